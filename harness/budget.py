@@ -1,0 +1,97 @@
+"""Budgets: what a user asks, in words, and the whole number of visual tokens it means for one sample.
+
+"50%" -> layer_average of half of each sample's tokens      "128" -> layer_average of min(128, n)
+"interface_kept:25%"    "flops_ratio:0.4"    "native" (the method's own rule, measured, never matched)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KINDS = ("layer_average", "interface_kept", "flops_ratio", "native")
+TOLERANCE_TOKENS = 1.0  # realised against asked, per sample, of the layer average
+
+
+class BudgetError(ValueError):
+    """A budget that cannot be read, with what would be accepted."""
+
+
+@dataclass(frozen=True)
+class BudgetSpec:
+    """What was asked. value: a ratio in (0, 1] (a float) or tokens (an int); None for native."""
+
+    kind: str
+    value: float | int | None
+
+    @staticmethod
+    def parse(words: str | float | int) -> BudgetSpec:
+        """Read "[KIND:]VALUE". Raises BudgetError.
+
+        VALUE: "50%", a float in (0, 1] = ratio, a whole number >= 1 = tokens ("1" is one, "1.0" is all).
+        """
+        text = repr(words) if isinstance(words, float) else str(words).strip()
+        kind, _, value = text.rpartition(":")
+        if text == "native":
+            return BudgetSpec("native", None)
+        kind = kind or "layer_average"
+        if kind not in KINDS or kind == "native":
+            raise BudgetError(f"unknown budget kind {kind!r}; use one of {', '.join(KINDS)}")
+        parsed = _number(value)
+        if kind == "flops_ratio" and not isinstance(parsed, float):
+            raise BudgetError(f"flops_ratio needs a ratio in (0, 1], got {value!r}; e.g. flops_ratio:0.4")
+        return BudgetSpec(kind, parsed)
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "native"
+        value = f"{self.value * 100:g}%" if isinstance(self.value, float) else str(self.value)
+        return value if self.kind == "layer_average" else f"{self.kind}:{value}"
+
+    def ask(self, n: int) -> int:
+        """Visual tokens asked of a sample that has n: round half even of a ratio, min(K, n) of a count.
+
+        At least 1. Not for flops_ratio (see `solve_flops_ratio`) nor native.
+        """
+        assert self.kind in ("layer_average", "interface_kept") and self.value is not None
+        if isinstance(self.value, float):
+            return max(1, round(self.value * n))
+        return min(self.value, n)
+
+
+def _number(text: str) -> float | int:
+    try:
+        if text.endswith("%"):
+            ratio = float(text[:-1]) / 100
+        elif text.isdigit():
+            if int(text) >= 1:
+                return int(text)
+            ratio = 0.0
+        else:
+            ratio = float(text)
+    except ValueError:
+        raise BudgetError(f"cannot read the budget {text!r}; write 50%, 0.5 or a number of tokens") from None
+    if not 0 < ratio <= 1:
+        raise BudgetError(f"the budget {text!r} is out of range; a ratio lies in (0, 1], tokens are >= 1")
+    return ratio
+
+
+def solve_flops_ratio(ratio: float, n: int, flops_ratio_at: Callable[[int], float]) -> int:
+    """The layer average (tokens) whose FLOPs ratio is nearest to `ratio`, by bisection; ties to fewer tokens.
+
+    flops_ratio_at(tokens) must not decrease with tokens.
+    """
+    low, high = 1, n
+    while low < high:
+        middle = (low + high) // 2
+        if flops_ratio_at(middle) < ratio:
+            low = middle + 1
+        else:
+            high = middle
+    below = max(low - 1, 1)
+    return below if abs(flops_ratio_at(below) - ratio) <= abs(flops_ratio_at(low) - ratio) else low
+
+
+def matches(asked_tokens: float, entering: tuple[int, ...]) -> bool:
+    """Whether the visual tokens that entered each LLM layer meet the asked layer average."""
+    return abs(sum(entering) / len(entering) - asked_tokens) <= TOLERANCE_TOKENS

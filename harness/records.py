@@ -1,0 +1,118 @@
+"""The values that one stage of a run hands to the next: RunSpec -> Sample -> Record -> Summary.
+
+Plain data from the standard library, so that logs, store and board read them without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PROTOCOL = "1"  # raised whenever an answer could change for a reason outside `code`
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The identity of a run. Two runs with equal specs must give equal records; `run_id` is its hash.
+
+    settings: name -> value of every setting of the method. sample_ids: sha256 of the sample ids in order.
+    code: sha256 of the modules that touch answers (harness/identity.py).
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    model: str
+    model_revision: str
+    benchmark: str
+    benchmark_revision: str
+    budget_kind: str
+    budget_value: float | int | None
+    seed: int
+    limit: int | None
+    sample_ids: str
+    dtype: str
+    attention: str
+    image_backend: str
+    device: str
+    code: str
+    preset: str = ""
+    protocol: str = PROTOCOL
+
+    @property
+    def run_id(self) -> str:
+        return digest(asdict(self))
+
+    @property
+    def cell_id(self) -> str:
+        """The identity without the code: runs of one cell with another `code` are stale versions of it."""
+        return digest({key: value for key, value in asdict(self).items() if key != "code"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question. image: whatever the benchmark's `load_image` takes. boxes: target boxes in pixels, x0 y0 x1 y1."""
+
+    id: str
+    cluster: str
+    category: str
+    question: str
+    answer: str
+    images: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample's row. score in [0, 1]; error: None or what went wrong (then score is 0 and it counts as wrong).
+
+    entering: visual tokens that entered each LLM layer, measured. asked_tokens: None in native mode.
+    kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5") -> hex bit mask over the sample's
+    units (bit i of the integer = unit i alive after that site). recall_of_target: share of the target's units alive
+    at the end, None without boxes. seconds: wall time of this sample's accuracy pass (not part of equality of runs).
+    """
+
+    sample_id: str
+    cluster: str
+    category: str
+    answer: str
+    prediction: str
+    score: float
+    full_tokens: int
+    asked_tokens: int | None
+    entering: tuple[int, ...]
+    kept: Mapping[str, str] = field(default_factory=dict)
+    recall_of_target: float | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """One measured stage of one repetition. pair: index of the pair; arm: "base" | "pruned"; order: position in the
+    pair (0 first); control: True for an A/A pair (both arms base). stage: "vit", "projector", "select",
+    "llm_prefill", "preprocess" or "total". clock: "cuda_event" | "perf_counter_ns"."""
+
+    session: str
+    shape_key: str
+    pair: int
+    arm: str
+    order: int
+    control: bool
+    stage: str
+    ms: float
+    clock: str
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a record holds plain JSON values only, got {type(value).__name__}")

@@ -1,0 +1,1 @@
+"""The embedded reference model and suite, and the code that made both."""

@@ -1,0 +1,331 @@
+"""The types that a pruning method and the harness hand to each other.
+
+A method is a frozen dataclass (its fields are its settings) that subclasses `Pruner` and overrides only the
+hook methods that it uses. It receives a `View` (tensors in) and answers with a `Selection` (a decision out).
+
+Words: n visual rows of a view, k kept, g ViT patches of a unit, d width, h heads, L layers, m text tokens.
+
+    PruningError
+    ├── BudgetInfeasible   the method cannot reach this budget; `.floor` says how low it goes
+    ├── MissingSignal      this model family cannot give a signal that the method declared
+    ├── InvalidSelection   a method returned a decision that contradicts itself or its plan
+    └── UnknownMethod      no such method, file or class
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.selection import InvalidSelection, PruningError, Selection
+
+PRE_TOKENIZATION = "pre-tokenization"
+IN_VIT = "in-vit"
+INTERFACE = "interface"
+IN_LLM = "in-llm"
+HOOKS = (PRE_TOKENIZATION, IN_VIT, INTERFACE, IN_LLM)
+
+VISUAL, AGGREGATE, PREFIX = 0, 1, 2  # View.kind
+
+__all__ = [
+    "AGGREGATE",
+    "HOOKS",
+    "INTERFACE",
+    "IN_LLM",
+    "IN_VIT",
+    "PREFIX",
+    "PRE_TOKENIZATION",
+    "VISUAL",
+    "Budget",
+    "BudgetInfeasible",
+    "InvalidSelection",
+    "MissingSignal",
+    "ModelInfo",
+    "Plan",
+    "Pruner",
+    "PruningError",
+    "Selection",
+    "Shape",
+    "Signal",
+    "Site",
+    "UnknownMethod",
+    "View",
+    "map_depths",
+    "one_site_plan",
+]
+
+
+class BudgetInfeasible(PruningError):
+    """The method cannot reach the asked budget. `floor` is the least layer average (tokens) that it can."""
+
+    def __init__(self, message: str, floor: float):
+        super().__init__(message)
+        self.floor = floor
+
+
+class MissingSignal(PruningError):
+    """A declared signal does not exist on this model family."""
+
+
+class UnknownMethod(PruningError):
+    """A name that is no method, or a path that holds no pruner."""
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """Where a pruner acts: a hook point and a layer.
+
+    in-vit: after block `layer` (0-based) or, with after="attention", between its attention and its MLP.
+    in-llm: on the input of decoder layer `layer` (0-based). Elsewhere `layer` is 0.
+    """
+
+    hook: str
+    layer: int = 0
+    after: str = "block"
+
+
+@dataclass(frozen=True)
+class Signal:
+    """An extra tensor that a view carries on request. Columns are the rows of the view that receives it.
+
+    kind     "rows": softmax attention, float32, over all keys of the layer, visual columns returned;
+             "logits": the same before softmax; "queries" / "keys": after (rope=True) or before rotation;
+             "features": input of the projector, (n, g, d_vit); "question": embeddings of the user's text, (q, d).
+    tower    "vit" | "llm", layer 0-based. A decoder layer that has not run yet is peeked at (input norm and
+             projections on the current states), which is what the layer itself will compute.
+    queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
+             "extra" (tokens of `extra_vit_tokens`), "cls".
+    per_head False: mean over heads.
+
+    Shapes with mean heads: one query ("last", "extra", "cls") -> (n,) in the LLM, (n, g) in the ViT, the g
+    patches of each unit; several -> a leading q. per_head adds a leading h. "queries" / "keys" -> (n, h, head_dim)
+    in the LLM (h = the tensor's own heads, so kv heads for keys), (n, g, h, head_dim) in the ViT.
+    An aggregate row of a ViT view is one token: its value stands in patch 0, the rest is 0.
+    """
+
+    kind: str
+    tower: str = "llm"
+    layer: int = 0
+    queries: str = "last"
+    per_head: bool = False
+    rope: bool = True
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What planning knows of one sample on one model. grids: (rows, columns) of units of each image."""
+
+    grids: tuple[tuple[int, int], ...]
+    vit_layers: int
+    llm_layers: int
+    unit_patches: int = 4
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        return tuple(rows * columns for rows, columns in self.grids)
+
+    @property
+    def n(self) -> int:
+        return sum(self.images)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Visual tokens asked of one sample. kind: "layer_average" | "interface_kept" | "native" (tokens unused)."""
+
+    kind: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The integers that meet a budget.
+
+    keeps: for each site, the visual tokens alive after it, all images of the sample and aggregates included
+    (None in native mode: the method decides). entering: visual tokens entering each LLM layer; () if unknown.
+    """
+
+    keeps: Mapping[Site, int | None] = field(default_factory=dict)
+    entering: tuple[int, ...] = ()
+
+    @property
+    def layer_average(self) -> float:
+        return sum(self.entering) / len(self.entering)
+
+    def layers_of(self, hook: str) -> tuple[int, ...]:
+        return tuple(sorted(site.layer for site in self.keeps if site.hook == hook))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `Pruner.prepare` may know of a model: read-only, no module except the projector's own tensors.
+
+    projector: names as in the family's projector ("norm", "linear_fc1", ...) -> parameter tensor.
+    projector_hash: sha256 of the projector's and embedding's weights, which adapters are bound to.
+    folder: local folder or id that the model came from, None if built in memory.
+    """
+
+    family: str
+    vit_layers: int
+    llm_layers: int
+    vit_width: int
+    llm_width: int
+    unit_patches: int
+    rope: str  # "1d" | "mrope"
+    projector: Mapping[str, Tensor] = field(default_factory=dict)
+    projector_hash: str = ""
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """The read-only inputs of a pruner at one site. All tensors share a device; rows are in raster order per image.
+
+    hidden  pre-tokenization: pixels in [0, 1], (n, 3, u, u) with u the unit's side in pixels; in-vit: (n, g, d)
+            (an aggregate row repeats its one token g times); interface and in-llm: (n, d).
+    keep    rows that must be alive afterwards, aggregate included; None in native mode.
+    image   (n,) which image a row belongs to; unit (n,) its raster index there, -1 for an aggregate.
+    kind    (n,) VISUAL | AGGREGATE | PREFIX; size (n,) how many original tokens a row stands for.
+    seed    an integer that depends on run seed, sample and site alone.
+    prepared what `prepare` returned for this model.
+    """
+
+    site: Site
+    hidden: Tensor
+    keep: int | None
+    image: Tensor
+    unit: Tensor
+    kind: Tensor
+    size: Tensor
+    shape: Shape
+    seed: int = 0
+    rope: str = "1d"
+    signals: Mapping[Signal, Tensor] = field(default_factory=dict)
+    prepared: Any = None
+
+    @property
+    def n(self) -> int:
+        return self.hidden.shape[0]
+
+    @property
+    def images(self) -> int:
+        return len(self.shape.grids)
+
+    def signal(self, wanted: Signal) -> Tensor:
+        """The tensor of a declared signal. Raises MissingSignal."""
+        if wanted not in self.signals:
+            raise MissingSignal(f"{wanted} was not declared in needs(), or this model family cannot give it")
+        return self.signals[wanted]
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator seeded for this site of this sample; draw on it and move the result."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Pruner:
+    """Base of every method. Subclass as a frozen dataclass; the fields are the settings.
+
+    Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
+    settings), `positions` ("original" keeps the survivors' positions; "renumber" closes the gaps on models with
+    1-d RoPE, M-RoPE always keeps its ids unless a Selection says otherwise), `stochastic`, `trainable`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    hooks: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    positions: ClassVar[str] = "original"
+    stochastic: ClassVar[bool] = False
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of this instance, by name: they go into the run's identity."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def site(self, shape: Shape) -> Site:
+        """The one site of a single-site method. In-LLM methods override it to map their layer."""
+        return Site(self.hooks[0])
+
+    def plan(self, budget: Budget, shape: Shape) -> Plan:
+        """The integers that meet `budget`; the default serves methods with one site.
+
+        Raises BudgetInfeasible. The harness never calls it for a budget of all tokens: that bypasses the method.
+        """
+        return one_site_plan(self.name, self.site(shape), budget, shape)
+
+    def needs(self, shape: Shape) -> tuple[Signal, ...]:
+        """The signals that the hook methods will ask their views for."""
+        return ()
+
+    def prepare(self, model: ModelInfo) -> Any:
+        """Work done once per model (an adapter is built or loaded); the result comes back as `view.prepared`."""
+        return None
+
+    def before_tokenization(self, view: View) -> Selection | None:
+        return None
+
+    def in_vit(self, view: View) -> Selection | None:
+        return None
+
+    def at_interface(self, view: View) -> Selection | None:
+        return None
+
+    def in_llm(self, view: View) -> Selection | None:
+        return None
+
+    def extra_vit_tokens(self, question: Tensor, patches: Tensor, prepared: Any) -> Tensor | None:
+        """Extra tokens put in front of each image in the ViT: (e, d_vit), or None.
+
+        question: (q, d) embeddings of the user's text; patches: (p, d_vit) embedded patches of one image.
+        They are removed before the projector. Only called when the plan has an in-vit site.
+        """
+        return None
+
+    def extra_vit_token_count(self) -> int:
+        """How many tokens `extra_vit_tokens` returns, for FLOPs."""
+        return 0
+
+    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+        """FLOPs of the decision at one site: n rows of width d in, k kept. Applying it is not counted."""
+        return 0
+
+
+def map_depths(indices: tuple[int, ...], depth: int, layers: int) -> tuple[int, ...]:
+    """An authors' layer setting on another depth: max(1, round(index / depth * layers)), strictly increasing.
+
+    Raises ValueError when the model has too few layers for that many distinct sites.
+    """
+    mapped: list[int] = []
+    for index in indices:
+        layer = max(1, round(index / depth * layers))
+        mapped.append(max(layer, mapped[-1] + 1) if mapped else layer)
+    if mapped and mapped[-1] >= layers:
+        raise ValueError(f"layers {indices} of {depth} do not fit a model of {layers} layers (mapped to {mapped})")
+    return tuple(mapped)
+
+
+def one_site_plan(name: str, site: Site, budget: Budget, shape: Shape) -> Plan:
+    """The plan of a method that acts once: n tokens enter the layers before the site, k those from it on.
+
+    Raises BudgetInfeasible when the layers before the site alone exceed the budget.
+    """
+    layers, n = shape.llm_layers, shape.n
+    before = site.layer if site.hook == IN_LLM else 0
+    if budget.kind == "native":
+        return Plan({site: None})
+    if budget.kind == "interface_kept" and before:
+        raise BudgetInfeasible(
+            f"{name} prunes inside the LLM, so all {n} tokens enter layer 0; use --budget layer_average:...", n
+        )
+    k = budget.tokens if not before else round((layers * budget.tokens - before * n) / (layers - before))
+    if k < 0 or (k == 0 and not before):
+        floor = max(before * n / layers, 1)
+        raise BudgetInfeasible(
+            f"{name} needs >= {floor:g} of {n} tokens on average here, got {budget.tokens}; raise --budget", floor
+        )
+    return Plan({site: k}, (n,) * before + (k,) * (layers - before))
