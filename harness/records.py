@@ -90,6 +90,25 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Realised:
+    """What one forward pass really ran, counted from the tensors.
+
+    vit_tokens: [block][image] tokens that attended there, extra and prefix tokens included. merged_units: rows of the
+    projector (and of each deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
+    sites: (site label, n rows, k kept, width) of each decision; selection_flops: their declared cost.
+    kept: site label -> hex mask, as in Record.
+    """
+
+    vit_tokens: tuple[tuple[int, ...], ...]
+    merged_units: int
+    entering: tuple[int, ...]
+    text_tokens: int
+    sites: tuple[tuple[str, int, int, int], ...] = ()
+    selection_flops: int = 0
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """One measured stage of one repetition. pair: index of the pair; arm: "base" | "pruned"; order: position in the
     pair (0 first); control: True for an A/A pair (both arms base). stage: "vit", "projector", "select",

@@ -167,6 +167,7 @@ class ModelInfo:
     projector: names as in the family's projector ("norm", "linear_fc1", ...) -> parameter tensor.
     projector_hash: sha256 of the projector's and embedding's weights, which adapters are bound to.
     folder: local folder or id that the model came from, None if built in memory.
+    adapter: tensors trained for this method on this very model (the harness checked the hash), None if there are none.
     """
 
     family: str
@@ -179,6 +180,7 @@ class ModelInfo:
     projector: Mapping[str, Tensor] = field(default_factory=dict)
     projector_hash: str = ""
     folder: str | None = None
+    adapter: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
