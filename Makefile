@@ -1,0 +1,37 @@
+# make run     environment, install, the main job          make test    environment, whole suite
+# make proofs  slow proofs                                 make lint    ruff
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: run test proofs lint clean
+
+run: $(VENV)/installed
+	$(BIN)/harness run --method quietprune
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 -m "not proof"
+
+proofs: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m proof
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and exactly pinned, so that no later requirement chooses another build of it
+$(VENV)/installed: $(VENV)/bin/python constraints.txt pyproject.toml
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable ".[test]"
+	touch $@
