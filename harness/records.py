@@ -72,6 +72,7 @@ class Record:
     kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5") -> hex bit mask over the sample's
     units (bit i of the integer = unit i alive after that site). recall_of_target: share of the target's units alive
     at the end, None without boxes. seconds: wall time of this sample's accuracy pass (not part of equality of runs).
+    flops: stage ("vit", "projector", "select", "llm", "total", "paper_2ndm") -> FLOPs of the prefill from what ran.
     """
 
     sample_id: str
@@ -87,6 +88,7 @@ class Record:
     recall_of_target: float | None = None
     error: str | None = None
     seconds: float = 0.0
+    flops: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
