@@ -1,0 +1,90 @@
+"""DivPrune: keep the k tokens that are mutually farthest apart.
+
+Paper: Alvar, Singh, Akbari, Zhang, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
+CVPR 2025, arXiv:2503.02175. The authors' code (vbdi/divprune @ 799e2d9) is CC BY-NC 4.0; nothing here is taken
+from it. Written from a description of what it does, and compared with its outputs in tests/golden.
+
+Greedy max-min selection on cosine distances between the embeddings that enter the LLM. The first token is the one
+whose nearest neighbour is farthest; each next one is farthest from those already chosen. One pool over all images.
+
+Ours: the running minimum. The authors recompute, at every step, a minimum over all rows chosen so far; the
+elementwise minimum of the old minimum and the new row is the same number.
+
+Departures
+* A chosen token is never chosen again. The authors' loop repeats indices once fewer than k distinct vectors are
+  left; the first tokens chosen are the same, and the budget is met.
+* Distances are float32 whatever the model's dtype (theirs: the model's); on equal inputs the indices are equal.
+* A zero vector is at distance 1 from every token (theirs: NaN).
+* `order="spatial"` is the released code; the paper's own numbers came from `order="selection"`, tokens in the order
+  in which they were chosen (vbdi/divprune issue 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Site, View
+from methods.ops import unit
+
+
+@dataclass(frozen=True)
+class DivPrune(Pruner):
+    """order: "spatial" | "selection". ratio: kept share in native runs, the authors' 0.098 (56 of 576)."""
+
+    name = "divprune"
+    title = "DivPrune"
+    paper = "arXiv:2503.02175"
+    licence = "CC BY-NC 4.0 (not used here: independent implementation)"
+    hooks = (INTERFACE,)
+    positions = "renumber"
+    presets: ClassVar = {"paper": {"order": "selection"}}
+
+    order: str = "spatial"
+    ratio: float = 0.098
+
+    def __post_init__(self) -> None:
+        if self.order not in ("spatial", "selection"):
+            raise PruningError(f'order must be "spatial" or "selection", got {self.order!r}')
+        if not 0 < self.ratio <= 1:
+            raise PruningError(f"ratio must be in (0, 1], got {self.ratio}")
+
+    def plan(self, budget: Budget, shape: Shape) -> Plan:
+        if budget.kind == "native":  # banker's rounding, as theirs
+            budget = Budget("layer_average", max(1, round(self.ratio * shape.n)))
+        return super().plan(budget, shape)
+
+    def at_interface(self, view: View) -> Selection:
+        chosen = max_min_subset(view.hidden, view.keep)
+        return Selection(chosen if self.order == "selection" else chosen.sort().values)
+
+    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+        return 2 * n * n * d + 3 * n * d + 3 * n * n + 2 * n * k
+
+
+def max_min_subset(tokens: Tensor, k: int) -> Tensor:
+    """(k,) indices in the order of choice, each farthest from those chosen before it.
+
+    tokens: (n, d), any float dtype, compared by cosine in float32; k <= n. Ties go to the lower index.
+    """
+    direction = unit(tokens)
+    distance = 1 - direction @ direction.T  # (n, n)
+    if k == 0:
+        return torch.zeros(0, dtype=torch.int64, device=tokens.device)
+    nearest = nearest_neighbour(distance)  # (n,)
+    chosen = [nearest.argmax(dim=0, keepdim=True)]
+    gap = distance.index_select(0, chosen[0])[0]  # (n,) distance to the closest chosen token
+    gap = gap.index_fill(0, chosen[0], -torch.inf)
+    for _ in range(k - 1):  # each choice needs the one before it; nothing is read back to the host
+        chosen.append(gap.argmax(dim=0, keepdim=True))
+        gap = torch.minimum(gap, distance.index_select(0, chosen[-1])[0])
+        gap.index_fill_(0, chosen[-1], -torch.inf)
+    return torch.cat(chosen)
+
+
+def nearest_neighbour(distance: Tensor) -> Tensor:
+    """The second smallest entry of each column (the smallest is the token itself). (n, n) -> (n,)."""
+    return distance.kthvalue(min(2, distance.shape[0]), dim=0).values
