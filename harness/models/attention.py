@@ -1,0 +1,105 @@
+"""Queries and keys of chosen attention modules, seen as they pass, without changing the kernel that runs.
+
+`ALL_ATTENTION_FUNCTIONS` is one object for the whole process. While at least one `watching` block is open, each
+kernel name in use is wrapped once; the wrapper hands every call on unchanged and remembers the rotated queries and
+keys of the modules that somebody watches. Blocks nest and run in several threads; the last one out unwraps.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One attention call. query: (B, h, q, hd); key: (B, h_kv, t, hd), both after RoPE; scaling multiplies logits."""
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+
+    def logits(self, rows: Tensor | slice, causal: bool) -> Tensor:
+        """Pre-softmax logits of some query rows against all keys, float32. (h, q, t); batch row 0."""
+        query = self.query[0, :, rows].float()  # (h, q, hd)
+        key = self.key[0].float().repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)  # (h, t, hd)
+        logits = query @ key.transpose(1, 2) * self.scaling  # (h, q, t)
+        if causal:
+            positions = torch.arange(key.shape[1], device=key.device)
+            logits = logits.masked_fill(positions[None, :] > positions[rows][:, None], -torch.inf)
+        return logits
+
+
+class AttentionTap:
+    """The process-wide wrapper around the attention registry. One instance exists: `TAP`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watched: dict[int, list[list[Capture]]] = {}  # id(module) -> one list for each open block
+        self._users: dict[str, int] = {}
+        self._replaced: dict[str, Callable[..., Any] | None] = {}
+
+    @contextmanager
+    def watching(self, modules: Iterable[nn.Module], kernels: Iterable[str]) -> Iterator[dict[int, list[Capture]]]:
+        """Captures of `modules` by id(module), one entry for each call, while the block is open.
+
+        kernels: the attention implementations that the modules run under ("sdpa", "eager", "flash_attention_2").
+        """
+        captures: dict[int, list[Capture]] = {id(module): [] for module in modules}
+        names = set(kernels) if captures else set()
+        with self._lock:
+            for name in names:
+                self._install(name)
+            for key, seen in captures.items():
+                self._watched.setdefault(key, []).append(seen)
+        try:
+            yield captures
+        finally:
+            with self._lock:
+                for key, seen in captures.items():
+                    open_lists = [other for other in self._watched[key] if other is not seen]
+                    self._watched.pop(key)
+                    if open_lists:
+                        self._watched[key] = open_lists
+                for name in names:
+                    self._release(name)
+
+    def _install(self, name: str) -> None:
+        self._users[name] = self._users.get(name, 0) + 1
+        if self._users[name] > 1:
+            return
+        local = ALL_ATTENTION_FUNCTIONS._local_mapping
+        self._replaced[name] = local.get(name)
+        original = ALL_ATTENTION_FUNCTIONS[name] if name in ALL_ATTENTION_FUNCTIONS else None
+        ALL_ATTENTION_FUNCTIONS[name] = self._wrapper(original)
+
+    def _release(self, name: str) -> None:
+        self._users[name] -= 1
+        if self._users[name]:
+            return
+        before = self._replaced.pop(name)
+        if before is None:
+            del ALL_ATTENTION_FUNCTIONS[name]
+        else:
+            ALL_ATTENTION_FUNCTIONS[name] = before
+
+    def _wrapper(self, original: Callable[..., Any] | None) -> Callable[..., Any]:
+        def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+            for seen in self._watched.get(id(module), ()):
+                seen.append(Capture(query, key, kwargs.get("scaling") or query.shape[-1] ** -0.5))
+            # "eager" is not in the registry: every modelling file has its own function of that name
+            run = original or sys.modules[type(module).__module__].eager_attention_forward
+            return run(module, query, key, value, *args, **kwargs)
+
+        return attention
+
+
+TAP = AttentionTap()

@@ -1,0 +1,107 @@
+"""What the engine asks of a model family. One file a family implements it with the model's own sub-modules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from harness.models.attention import Capture
+from harness.models.llm import Decoder
+from harness.models.prompt import Prompt
+from harness.models.vision import VisionState
+from methods.base import ModelInfo, Shape, Signal
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One prompt, ready for the device. geometry: the family's index tensors, made on the host from image sizes.
+
+    pixels: as the processor gives them; question_ids (q,): the user's text without template tokens.
+    """
+
+    prompt: Prompt
+    pixels: Tensor
+    geometry: Mapping[str, Tensor]
+    question_ids: Tensor
+    shape: Shape
+
+    @property
+    def text_tokens(self) -> int:
+        return self.prompt.length - self.shape.n
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the interface hands to the LLM, rows in prompt order. tokens (n, d); deepstack: one (n, d) a level;
+    pre_projector (n, g, d_vit): what went into the projector."""
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...]
+    pre_projector: Tensor
+
+
+class Family(ABC):
+    """One model of one family. `model` is the native transformers model, never changed."""
+
+    model_type: ClassVar[str]
+    rope: ClassVar[str]  # "1d" | "mrope"
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """What methods may know of the model."""
+
+    @abstractmethod
+    def inputs(self, processed: Mapping[str, Any]) -> Inputs:
+        """One processed prompt (batch 1) on the model's device. Raises ValueError for what it cannot take."""
+
+    @abstractmethod
+    def unit_pixels(self, inputs: Inputs, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """Pixels in [0, 1] of every unit, (n, 3, u, u), the processor's normalisation undone."""
+
+    @abstractmethod
+    def embed(self, inputs: Inputs, keep: Tensor | None) -> VisionState:
+        """Embedded patches with positions, of all units or of those that `keep` (k,) names."""
+
+    @abstractmethod
+    def run_block(self, number: int, state: VisionState) -> VisionState:
+        """The state after one ViT block; DeepStack taps are taken here."""
+
+    @abstractmethod
+    def vision_attention(self, number: int) -> nn.Module:
+        """The attention module of a ViT block, for watching."""
+
+    @abstractmethod
+    def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
+        """A ViT signal over the rows of `state` from the captures of the block that has just run."""
+
+    @abstractmethod
+    def project(self, state: VisionState) -> Features:
+        """Projector (and DeepStack mergers) over the survivors, aggregates last in their image."""
+
+    @property
+    @abstractmethod
+    def vit_layers(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def decoder(self) -> Decoder: ...
+
+    @property
+    @abstractmethod
+    def kernels(self) -> tuple[str, str]:
+        """The attention implementations of the ViT and of the LLM."""
+
+    @abstractmethod
+    def forward_arguments(self, prompt: Prompt, features: Features, counts: tuple[int, ...]) -> dict[str, Any]:
+        """Keyword arguments for the native `forward` or `generate` on the shortened prompt: public API only."""
+
+    @abstractmethod
+    def deepstack_hook(self) -> tuple[nn.Module, str] | None:
+        """Module and method name that add DeepStack features inside the LLM, None where there are none."""

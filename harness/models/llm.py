@@ -1,0 +1,327 @@
+"""Pruning inside the LLM: pre-hooks on the decoder layers, for any decoder with q_proj / k_proj attention.
+
+During the prefill a hook at a planned layer shortens the hidden states; from there on every layer gets the rotary
+tables, the mask and the cache length that belong to the shorter sequence. During decoding, layers whose positions
+were renumbered or whose keys carry a size bias get their own tables and mask as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.attention import Capture
+from harness.models.prompt import VisualRows
+from methods.base import IN_LLM, MissingSignal, PruningError, Selection, Signal, Site
+from methods.selection import reduce, reduce_sizes
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The prompt inside the LLM between two layers. index: (n,) places of the visual tokens among the T tokens."""
+
+    index: Tensor
+    text_index: Tensor  # (m,) places of the others
+    rows: VisualRows
+    cos: Tensor  # (1, T, head_dim)
+    sin: Tensor
+    log_size: Tensor | None = None  # (T,) bias on the keys, None without one
+    renumbered: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.index.shape[0] + self.text_index.shape[0]
+
+
+def cut(
+    sequence: Sequence,
+    hidden: Tensor,
+    selection: Selection,
+    rotary: Callable[[int], tuple[Tensor, Tensor]],
+    policy: str,
+) -> tuple[Sequence, Tensor]:
+    """The sequence and hidden states (B, T', d) after a selection over its visual rows.
+
+    rotary(length) gives the tables of positions 0..length-1. policy: the positions to use where the selection has
+    none. Output rows fill the survivors' places in their own order, so that images stay apart.
+    """
+    positions = policy if selection.positions is None else selection.positions
+    if selection.aggregate is not None or not isinstance(positions, str):
+        raise PruningError("inside the LLM a selection cannot aggregate or give ids; merge with `assign` instead")
+    source = sequence.index[selection.keep]  # (k,) in output order
+    order = torch.sort(torch.cat([sequence.text_index, source])).values  # (T',)
+    index = torch.searchsorted(order, torch.sort(source).values)
+    text_index = torch.searchsorted(order, sequence.text_index)
+    shorter = hidden[:, order]
+    visual = hidden[:, sequence.index]
+    shorter[:, index] = torch.stack([reduce(selection, one) for one in visual])
+    rows = VisualRows(
+        sequence.rows.image[selection.keep],
+        sequence.rows.unit[selection.keep],
+        sequence.rows.kind[selection.keep],
+        reduce_sizes(selection, sequence.rows.size),
+        _counts(sequence.rows, selection),
+    )
+    renumbered = sequence.renumbered or positions == "renumber"
+    if renumbered:
+        cos, sin = rotary(order.shape[0])
+    else:
+        cos, sin = sequence.cos[:, order], sequence.sin[:, order]
+        cos[:, index], sin[:, index] = sequence.cos[:, source], sequence.sin[:, source]
+    log_size = None
+    if selection.key_bias or sequence.log_size is not None:
+        log_size = torch.zeros(order.shape[0], device=hidden.device)
+        log_size[index] = rows.size.log()
+    return Sequence(index, text_index, rows, cos, sin, log_size, renumbered), shorter
+
+
+def _counts(rows: VisualRows, selection: Selection) -> tuple[int, ...]:
+    if len(rows.counts) == 1:
+        return (selection.keep.shape[0],)
+    image = rows.image[selection.keep]
+    return tuple(torch.bincount(image, minlength=len(rows.counts)).tolist())  # several images: one wait
+
+
+def mask_for(queries: int, keys: int, bias: Tensor | None, kernel: str, like: Tensor) -> Tensor | None:
+    """The attention mask of a layer: None where the kernel's own causal rule is right.
+
+    bias: (t,) additive on the first t keys, or None. Raises PruningError for a bias under flash attention.
+    """
+    if bias is not None and "flash" in kernel:
+        raise PruningError(f"a key bias needs --attention sdpa or eager, not {kernel}")
+    if bias is None and (queries == 1 or (kernel != "eager" and queries == keys)):
+        return None
+    place = torch.arange(keys, device=like.device)
+    visible = place[None, :] <= place[keys - queries :, None]  # (queries, keys)
+    mask = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+    mask = mask.masked_fill(~visible, torch.finfo(like.dtype).min)
+    if bias is not None:
+        mask[:, : bias.shape[0]] += bias.to(like.dtype)
+    return mask[None, None]
+
+
+@dataclass
+class _Seen:
+    """Captures of one layer, and where today's visual rows stand among the rows of that time."""
+
+    capture: Capture
+    index: Tensor
+
+
+@dataclass
+class Decoder:
+    """The decoder that is hooked. rotary_at(positions (R, T), like) -> cos, sin (1, T, head_dim)."""
+
+    layers: nn.ModuleList
+    kernel: str
+    rotary_at: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    position_rows: int
+
+
+Decide = Callable[[Site, Tensor, Sequence, Mapping[Signal, Tensor]], Selection | None]
+
+
+@dataclass
+class Surgery:
+    """What happens to one prompt on its way through the LLM. Used for one prefill and the decoding after it."""
+
+    decoder: Decoder
+    sites: Mapping[int, Site]
+    signals: tuple[Signal, ...]
+    decide: Decide
+    policy: str
+    start: VisualRows
+    spans: tuple[tuple[int, int], ...]
+    captures: Mapping[int, list[Capture]] = field(default_factory=dict)
+    entering: list[int] = field(default_factory=list)
+    history: list[tuple[Site, Selection, VisualRows]] = field(default_factory=list)
+    _sequence: Sequence | None = None
+    _by_layer: dict[int, Sequence] = field(default_factory=dict)
+    _seen: dict[int, _Seen] = field(default_factory=dict)
+    _cut_from: int | None = None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        handles = [
+            layer.register_forward_pre_hook(self._hook(number), with_kwargs=True)
+            for number, layer in enumerate(self.decoder.layers)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def reduce_features(self, features: Tensor) -> Tensor:
+        """Features of the visual tokens that entered layer 0, (n, d), as today's visual tokens need them."""
+        for _, selection, _ in self.history:
+            features = reduce(selection, features)
+        return features
+
+    @property
+    def visual_mask(self) -> Tensor | None:
+        """(1, T) bool, True at today's visual tokens; None before the first layer."""
+        if self._sequence is None:
+            return None
+        index = self._sequence.index
+        return torch.zeros(1, self._sequence.length, dtype=torch.bool, device=index.device).index_fill(1, index, True)
+
+    def _hook(self, number: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            cache = kwargs.get("past_key_values")
+            past = cache.get_seq_length(number) if cache is not None else 0
+            if past:
+                changed = self._decoding(number, hidden, past)
+            else:
+                hidden, changed = self._prefill(number, hidden, kwargs)
+            if changed is None:
+                return None
+            kwargs = {**kwargs, **changed}
+            if args:
+                return (hidden, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": hidden}
+
+        return hook
+
+    def _prefill(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any] | None]:
+        if number == 0:
+            self._begin(hidden, kwargs["position_embeddings"])
+        assert self._sequence is not None
+        self._collect(number - 1)
+        if number in self.sites:
+            hidden = self._cut(number, hidden)
+        self.entering.append(hidden.shape[1] - self._sequence.text_index.shape[0])
+        if self._cut_from is None:
+            return hidden, None
+        now = self._sequence
+        self._by_layer[number] = now
+        mask = mask_for(now.length, now.length, now.log_size, self.decoder.kernel, hidden)
+        changed = {"position_embeddings": (now.cos, now.sin), "attention_mask": mask, "position_ids": None}
+        return hidden, changed
+
+    def _begin(self, hidden: Tensor, tables: tuple[Tensor, Tensor]) -> None:
+        device = hidden.device
+        index = torch.cat([torch.arange(start, end, device=device) for start, end in self.spans])
+        text, cursor = [], 0
+        for start, end in (*self.spans, (hidden.shape[1], hidden.shape[1])):
+            text.append(torch.arange(cursor, start, device=device))
+            cursor = end
+        self._sequence = Sequence(index, torch.cat(text), self.start, tables[0][:1], tables[1][:1])
+        self._by_layer, self._seen, self._cut_from = {}, {}, None
+        self.entering.clear()
+        self.history.clear()
+
+    def _collect(self, number: int) -> None:
+        """Remember the captures of the layer that has just run."""
+        if number < 0 or not any(s.tower == "llm" and s.layer == number for s in self.signals):
+            return
+        captured = self.captures.get(id(self.decoder.layers[number].self_attn))
+        if captured:
+            assert self._sequence is not None
+            self._seen[number] = _Seen(captured[-1], self._sequence.index)
+            captured.clear()
+
+    def _cut(self, number: int, hidden: Tensor) -> Tensor:
+        assert self._sequence is not None
+        site = self.sites[number]
+        signals = {
+            s: self._signal(s, number, hidden) for s in self.signals if s.tower == "llm" and s.kind != "question"
+        }
+        selection = self.decide(site, hidden[0, self._sequence.index], self._sequence, signals)
+        if selection is None:
+            return hidden
+        self._sequence, hidden = cut(self._sequence, hidden, selection, self._renumbering(hidden), self.policy)
+        self._seen = {layer: replace(seen, index=seen.index[selection.keep]) for layer, seen in self._seen.items()}
+        self.history.append((site, selection, self._sequence.rows))
+        self._cut_from = number if self._cut_from is None else self._cut_from
+        return hidden
+
+    def _renumbering(self, like: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+        def tables(length: int) -> tuple[Tensor, Tensor]:
+            numbers = torch.arange(length, device=like.device).expand(self.decoder.position_rows, -1)
+            return self.decoder.rotary_at(numbers, like)
+
+        return tables
+
+    def _signal(self, signal: Signal, number: int, hidden: Tensor) -> Tensor:
+        assert self._sequence is not None
+        if signal.layer >= number:
+            seen = _Seen(self._peek(signal.layer, hidden), self._sequence.index)
+        elif signal.layer in self._seen:
+            seen = self._seen[signal.layer]
+        else:
+            raise MissingSignal(f"{signal} was not captured; is the kernel {self.decoder.kernel} wrapped?")
+        return read_signal(signal, seen.capture, seen.index, causal=True)
+
+    def _peek(self, number: int, hidden: Tensor) -> Capture:
+        """Queries and keys that decoder layer `number` would compute from today's hidden states."""
+        assert self._sequence is not None
+        layer = self.decoder.layers[number]
+        attention = layer.self_attn
+        states = layer.input_layernorm(hidden[:1])
+        query, key = (
+            norm(project(states).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
+            for project, norm in (
+                (attention.q_proj, getattr(attention, "q_norm", nn.Identity())),
+                (attention.k_proj, getattr(attention, "k_norm", nn.Identity())),
+            )
+        )
+        cos, sin = self._sequence.cos[:, None], self._sequence.sin[:, None]
+        return Capture(query * cos + _half(query) * sin, key * cos + _half(key) * sin, attention.scaling)
+
+    def _decoding(self, number: int, hidden: Tensor, past: int) -> dict[str, Any] | None:
+        prompt = self._by_layer.get(number)
+        if prompt is None:
+            return None
+        new = hidden.shape[1]
+        changed: dict[str, Any] = {
+            "attention_mask": mask_for(new, past + new, prompt.log_size, self.decoder.kernel, hidden),
+            "position_ids": None,
+        }
+        if prompt.renumbered:
+            numbers = torch.arange(past, past + new, device=hidden.device).expand(self.decoder.position_rows, -1)
+            changed["position_embeddings"] = self.decoder.rotary_at(numbers, hidden)
+        return changed
+
+
+def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -> Tensor:
+    """A declared signal from a capture, its columns restricted to the tokens at `index` (n,)."""
+    if signal.kind in ("queries", "keys"):
+        if not signal.rope:
+            raise MissingSignal("unrotated queries and keys are not captured yet; ask for rope=True")
+        states = capture.query if signal.kind == "queries" else capture.key
+        return states[0, :, index].transpose(0, 1)  # (n, h, hd)
+    if signal.kind not in ("rows", "logits"):
+        raise MissingSignal(f"the LLM has no signal {signal.kind!r}")
+    length = capture.key.shape[2]
+    if signal.queries == "last":
+        wanted = torch.arange(length - 1, length, device=index.device)
+    elif signal.queries == "visual":
+        wanted = index
+    elif signal.queries == "text":
+        after = torch.arange(length, device=index.device)
+        is_text = torch.ones(length, dtype=torch.bool, device=index.device).index_fill(0, index, False)
+        wanted = after[is_text & (after > index[0])]  # waits for the device: a count that only it knows
+    else:
+        raise MissingSignal(f"the LLM has no {signal.queries!r} queries; use last, text or visual")
+    logits = capture.logits(wanted, causal)  # (h, q, T)
+    values = logits.softmax(-1) if signal.kind == "rows" else logits
+    values = values[..., index]  # (h, q, n)
+    values = values if signal.per_head else values.mean(0)
+    return values.squeeze(-2) if signal.queries == "last" else values
+
+
+def _half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)
+
+
+def selected_layers(sites: Mapping[Site, int | None]) -> dict[int, Site]:
+    """The in-LLM sites of a plan by layer."""
+    return {site.layer: site for site in sites if site.hook == IN_LLM}

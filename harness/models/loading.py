@@ -1,0 +1,173 @@
+"""Opening a model by name: the embedded one, a local folder in the hub's format, or a hub id.
+
+`open_model` gives an `OpenModel`: the native transformers model in eval mode, its processor, and the family adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from harness.errors import CorruptCheckpoint, DeviceUnavailable, ModelUnavailable, UnknownModel, UsageError, nearest
+from harness.models.engine import Engine
+from harness.models.family import Family, Inputs
+from harness.models.processing import load_processor
+from harness.models.qwen3_vl import Qwen3VL
+from harness.reference.paths import MODEL_A
+from methods.base import Pruner
+
+EMBEDDED = {"reference-a": MODEL_A}
+FAMILIES: dict[str, type[Family]] = {Qwen3VL.model_type: Qwen3VL}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class WrongAdapter(CorruptCheckpoint):
+    """An adapter that was trained on another base model."""
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model ready to run. revision: sha256 of a local folder's config and weights, or the hub's commit."""
+
+    name: str
+    revision: str
+    model: nn.Module
+    processor: Any
+    family: Family
+    dtype: str
+    device: str
+    attention: str
+    image_backend: str
+
+    def prepare(self, images: Sequence[Image.Image], question: str) -> Inputs:
+        """One user turn: the images, then the question; processor, chat template, tensors on the device."""
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        processed = self.processor(images=list(images), text=[text], return_tensors="pt")
+        return self.family.inputs(processed)
+
+    def engine(self, pruner: Pruner | None) -> Engine:
+        """The engine of one pruner (None: unpruned) on this model, its trained adapter loaded and checked."""
+        adapter = self._adapter(pruner.name) if pruner is not None else None
+        normal = self.processor.image_processor
+        return Engine(self.family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std))
+
+    def decode(self, tokens: Tensor) -> str:
+        """The text of generated token ids (t,), special tokens left out."""
+        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+    @cached_property
+    def projector_hash(self) -> str:
+        return self.family.info().projector_hash
+
+    def _adapter(self, method: str) -> dict[str, Tensor] | None:
+        """Tensors of `METHOD.safetensors` beside the weights, None where there is none. Raises WrongAdapter."""
+        folder = self.family.info().folder
+        path = Path(folder) / f"{method}.safetensors" if folder else None
+        if path is None or not path.is_file():
+            return None
+        return load_adapter(path, self.projector_hash)
+
+
+def load_adapter(path: Path, projector_hash: str) -> dict[str, Tensor]:
+    """An adapter's tensors. Raises WrongAdapter unless it was trained on the model with this projector."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            base = (opened.metadata() or {}).get("base_projector_hash", "")
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CorruptCheckpoint(f"{path} is no readable safetensors file ({error}); train the adapter again") from error
+    if base != projector_hash:
+        raise WrongAdapter(
+            f"{path} was trained on another base model ({base[:12] or 'unnamed'}, this one is {projector_hash[:12]}); "
+            "run `harness train-adapter` on this model"
+        )
+    return tensors
+
+
+def open_model(
+    name: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attention: str = "sdpa",
+    image_backend: str = "pil",
+) -> OpenModel:
+    """The model behind a name. Raises UnknownModel, ModelUnavailable, CorruptCheckpoint, DeviceUnavailable."""
+    source = resolve(name)
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceUnavailable(f"no device {device!r} here ({str(error).splitlines()[0]}); try --device cpu") from error
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    kind = model_type(source)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        )
+        processor = load_processor(source, backend=image_backend)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CorruptCheckpoint(
+            f"cannot load {name}: {str(error).splitlines()[0]}; is the folder complete (config, weights, tokenizer)?"
+        ) from error
+    model = model.to(target).eval()
+    return OpenModel(
+        str(name), _revision(source, model), model, processor, FAMILIES[kind](model), dtype, device, attention,
+        image_backend,
+    )  # fmt: skip
+
+
+def resolve(name: str | Path) -> str:
+    """Folder or hub id behind a name. Raises UnknownModel with the nearest names."""
+    text = str(name)
+    if text in EMBEDDED:
+        return str(EMBEDDED[text])
+    if Path(text).is_dir() or text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return text
+    raise UnknownModel(
+        f"no model {text!r}; nearest: {nearest(text, EMBEDDED)}. A local folder or a hub id (owner/name) works too"
+    )
+
+
+def model_type(source: str) -> str:
+    """The family of a model, read from its config alone. Raises ModelUnavailable, CorruptCheckpoint, UsageError."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        if Path(source).is_dir():
+            raise CorruptCheckpoint(f"{source} has no readable config.json: {str(error).splitlines()[0]}") from error
+        raise ModelUnavailable(
+            f"{source} is not in the local cache and the hub did not give it; fetch it where there is a network with "
+            f"`hf download {source}` (log in first with `hf auth login` if it is gated)"
+        ) from error
+    if config.model_type not in FAMILIES:
+        raise UsageError(f"{source} is a {config.model_type}; families so far: {', '.join(sorted(FAMILIES))}")
+    return config.model_type
+
+
+def _revision(source: str, model: nn.Module) -> str:
+    """sha256 of config and weights of a folder; the commit of a hub model."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return model.config._commit_hash or "unknown"
+    total = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("model*.safetensors")]):
+        total.update(path.name.encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()

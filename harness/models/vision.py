@@ -1,0 +1,170 @@
+"""The state of a ViT while it runs on a shrinking set of units, and what a selection does to it.
+
+Packed layout, image after image: [extra tokens][units x g patches][aggregate, at most one token]. Counts are known
+on the host, so that nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from methods.base import AGGREGATE, VISUAL, InvalidSelection
+from methods.selection import Selection, aggregate, reduce, reduce_sizes
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens of one image: attention never crosses images."""
+
+    extra: int
+    units: int
+    aggregate: bool
+
+    def tokens(self, patches: int) -> int:
+        return self.extra + self.units * patches + self.aggregate
+
+
+@dataclass(frozen=True)
+class VisionTap:
+    """Hidden states taken for DeepStack: all units alive there, and where today's survivors stand among them."""
+
+    units: Tensor  # (n_then, g, d)
+    rows: Tensor  # (n_now,) int64
+    aggregates: tuple[Tensor | None, ...]  # one (d,) an image
+
+
+@dataclass(frozen=True)
+class VisionState:
+    """hidden (N, d), cos / sin (N, head_dim) packed as above; unit, image, size (n,) of the units alive."""
+
+    hidden: Tensor
+    cos: Tensor
+    sin: Tensor
+    segments: tuple[Segment, ...]
+    unit: Tensor
+    image: Tensor
+    size: Tensor
+    patches: int
+    taps: tuple[VisionTap, ...] = field(default=())
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(segment.tokens(self.patches) for segment in self.segments)
+
+    def split(self, packed: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
+        """A packed tensor (N, ...) as extras (one an image), units (n, g, ...) and aggregates (one or None)."""
+        extras, units, aggregates = [], [], []
+        for segment, part in zip(self.segments, packed.split(self.lengths), strict=True):
+            end = segment.extra + segment.units * self.patches
+            extras.append(part[: segment.extra])
+            units.append(part[segment.extra : end].unflatten(0, (segment.units, self.patches)))
+            aggregates.append(part[end] if segment.aggregate else None)
+        return extras, torch.cat(units), aggregates
+
+    def join(self, extras: list[Tensor], units: Tensor, aggregates: list[Tensor | None]) -> Tensor:
+        """The inverse of `split`, for this state's segments."""
+        parts = []
+        per_image = units.split([segment.units for segment in self.segments])
+        for extra, rows, last in zip(extras, per_image, aggregates, strict=True):
+            parts += [extra, rows.flatten(0, 1)] + ([last[None]] if last is not None else [])
+        return torch.cat(parts)
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What a view shows: hidden (n + a, g, d), image, unit, kind, size; the a aggregates stand last."""
+        _, units, aggregates = self.split(self.hidden)
+        carried = [(index, row) for index, row in enumerate(aggregates) if row is not None]
+        hidden = torch.cat([units, *(row.expand(1, self.patches, -1) for _, row in carried)])
+        device = units.device
+        image = torch.cat([self.image, torch.tensor([i for i, _ in carried], dtype=torch.int64, device=device)])
+        unit = torch.cat([self.unit, torch.full((len(carried),), -1, device=device)])
+        kind = torch.full_like(image, VISUAL)
+        kind[self.unit.shape[0] :] = AGGREGATE
+        size = torch.cat([self.size, torch.ones(len(carried), device=device)])
+        return hidden, image, unit, kind, size
+
+    def with_extra(self, tokens: list[Tensor]) -> VisionState:
+        """Extra tokens (e, d), one tensor an image, in front of each image; rotated by nothing (angle 0)."""
+        extras, units, aggregates = self.split(self.hidden)
+        segments = tuple(
+            replace(segment, extra=segment.extra + new.shape[0])
+            for segment, new in zip(self.segments, tokens, strict=True)
+        )
+        grown = replace(self, segments=segments)
+        hidden = grown.join(
+            [torch.cat([new.to(old.dtype), old]) for old, new in zip(extras, tokens, strict=True)], units, aggregates
+        )
+        return replace(
+            grown, hidden=hidden, cos=self._grown(grown, self.cos, 1.0), sin=self._grown(grown, self.sin, 0.0)
+        )
+
+    def _grown(self, grown: VisionState, table: Tensor, value: float) -> Tensor:
+        extras, units, aggregates = self.split(table)
+        wider = [
+            torch.cat([table.new_full((segment.extra - old.shape[0], table.shape[1]), value), old])
+            for segment, old in zip(grown.segments, extras, strict=True)
+        ]
+        return grown.join(wider, units, aggregates)
+
+    def tapped(self) -> VisionState:
+        """This state with its present hidden states remembered for DeepStack."""
+        _, units, aggregates = self.split(self.hidden)
+        tap = VisionTap(units, torch.arange(units.shape[0], device=units.device), tuple(aggregates))
+        return replace(self, taps=(*self.taps, tap))
+
+    def select(self, selection: Selection, kept: list[int]) -> VisionState:
+        """The state after a selection over `rows()`. kept: units alive in each image afterwards, in image order."""
+        n = self.unit.shape[0]
+        rows, image, _, _, size = self.rows()
+        _check_grouped(selection, n)
+        segments, aggregates = [], []
+        for index, (segment, alive) in enumerate(zip(self.segments, kept, strict=True)):
+            gathers = selection.aggregate is not None and (alive < segment.units or segment.aggregate)
+            if gathers:
+                assert selection.aggregate is not None
+                mine = (image == index).view(-1, *[1] * (selection.aggregate.ndim - 1))
+                aggregates.append(aggregate(selection.aggregate * mine, rows))
+            else:
+                aggregates.append(None)
+            segments.append(Segment(segment.extra, alive, gathers))
+        smaller = replace(
+            self,
+            segments=tuple(segments),
+            unit=self.unit[selection.keep],
+            image=self.image[selection.keep],
+            size=reduce_sizes(selection, size),
+            taps=tuple(replace(tap, rows=tap.rows[selection.keep]) for tap in self.taps),
+        )
+        extras, _, _ = self.split(self.hidden)
+        return replace(
+            smaller,
+            hidden=smaller.join(extras, reduce(selection, rows), aggregates),
+            cos=self._gathered(smaller, self.cos, selection.keep, 1.0),
+            sin=self._gathered(smaller, self.sin, selection.keep, 0.0),
+        )
+
+    def _gathered(self, smaller: VisionState, table: Tensor, keep: Tensor, angle_zero: float) -> Tensor:
+        extras, units, _ = self.split(table)
+        still = table.new_full((table.shape[1],), angle_zero)
+        return smaller.join(extras, units[keep], [still if s.aggregate else None for s in smaller.segments])
+
+    def outputs(self, units: Tensor, aggregates: list[Tensor | None] | tuple[Tensor | None, ...]) -> Tensor:
+        """Units (n, g, d) and the aggregates of this state's images as projector input (rows, g, d), image by image.
+
+        An aggregate is one token: it fills all g patches. One that does not exist yet becomes zeros.
+        """
+        parts = []
+        per_image = units.split([segment.units for segment in self.segments])
+        for segment, rows, last in zip(self.segments, per_image, aggregates, strict=True):
+            parts.append(rows)
+            if segment.aggregate:
+                row = units.new_zeros(units.shape[-1]) if last is None else last
+                parts.append(row.expand(1, self.patches, -1))
+        return torch.cat(parts)
+
+
+def _check_grouped(selection: Selection, n: int) -> None:
+    if selection.keep.device.type == "cpu" and selection.keep.numel() and int(selection.keep.max()) >= n:
+        raise InvalidSelection("keep names an aggregate row; give it a weight in `aggregate` instead")
