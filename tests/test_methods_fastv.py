@@ -114,3 +114,9 @@ def test_kept_tokens_equal_the_authors(path):
 
 def test_every_golden_file_is_there():
     assert len(GOLDEN) >= 5
+
+
+@pytest.mark.parametrize(("n", "kept"), [(5, 4), (6, 4), (10, 8)])  # three quarters: 3.75, 4.5, 7.5
+def test_native_count_is_rounded_half_to_even(n, kept):
+    plan = FastV(r=0.25).plan(Budget("native", 0), shape_of((1, n), llm_layers=32))
+    assert plan.keeps == {Site(IN_LLM, 2): kept}
