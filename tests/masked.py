@@ -21,7 +21,10 @@ def _attention(module, query, key, value, attention_mask=None, scaling=None, dro
     logits = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scaling
     if attention_mask is not None:
         logits = logits + attention_mask
-    dead: Tensor | None = getattr(module, "gold_dead_keys", None)
+    dead: Tensor | list[Tensor] | None = getattr(module, "gold_dead_keys", None)
+    if isinstance(dead, list):  # one mask an image; the native ViT attends image by image, in order
+        dead.append(dead.pop(0))
+        dead = dead[-1]
     if dead is not None:
         dead = torch.nn.functional.pad(dead, (0, key.shape[2] - dead.shape[0]), value=False)
         logits = logits.masked_fill(dead, torch.finfo(logits.dtype).min)
@@ -30,7 +33,7 @@ def _attention(module, query, key, value, attention_mask=None, scaling=None, dro
 
 
 @contextmanager
-def masked(model: nn.Module, dead_keys: dict[nn.Module, Tensor]) -> Iterator[None]:
+def masked(model: nn.Module, dead_keys: dict[nn.Module, Tensor | list[Tensor]]) -> Iterator[None]:
     """Within the block `model` attends natively except that each module ignores the keys marked True for it."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
