@@ -1,0 +1,74 @@
+"""The sizes of a model that its cost depends on, read from its configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelDims:
+    """Sizes of a vision tower, its projector and its LLM, all in values (not bytes).
+
+    vit_mlp_matrices, llm_mlp_matrices: 2, or 3 for a gated MLP. vit_prefix_tokens: tokens such as CLS that stand in
+    front of each image in every block and are no patches. patch_values: inputs of the patch embedding.
+    unit_patches: ViT patches behind one visual token; unit_pixel_values: their pixels x colours.
+    projector_linears: (in, out) of each linear layer that one unit passes; projectors: how many such stacks run on
+    every unit (the main one and one for each DeepStack tap).
+    llm_query_width: heads x head size; llm_key_width: kv heads x head size, the width of the values too.
+    """
+
+    vit_layers: int
+    vit_width: int
+    vit_mlp_width: int
+    vit_mlp_matrices: int
+    vit_prefix_tokens: int
+    patch_values: int
+    unit_patches: int
+    unit_pixel_values: int
+    projector_linears: tuple[tuple[int, int], ...]
+    projectors: int
+    llm_layers: int
+    llm_width: int
+    llm_query_width: int
+    llm_key_width: int
+    llm_mlp_width: int
+    llm_mlp_matrices: int
+    vocabulary: int
+
+
+def dims_of(config: Any) -> ModelDims:
+    """The sizes in a transformers configuration. Raises ValueError for a family without an entry in this file."""
+    family = config.model_type
+    if family not in _FAMILIES:
+        raise ValueError(f"no FLOPs formula for the family {family!r}; known: {', '.join(sorted(_FAMILIES))}")
+    return _FAMILIES[family](config)
+
+
+def _qwen3_vl(config: Any) -> ModelDims:
+    vit, llm = config.vision_config, config.text_config
+    unit_patches = vit.spatial_merge_size**2
+    merged_width = vit.hidden_size * unit_patches
+    return ModelDims(
+        vit_layers=vit.depth,
+        vit_width=vit.hidden_size,
+        vit_mlp_width=vit.intermediate_size,
+        vit_mlp_matrices=2,
+        vit_prefix_tokens=0,
+        patch_values=vit.in_channels * vit.temporal_patch_size * vit.patch_size**2,
+        unit_patches=unit_patches,
+        unit_pixel_values=vit.in_channels * (vit.patch_size * vit.spatial_merge_size) ** 2,
+        projector_linears=((merged_width, merged_width), (merged_width, vit.out_hidden_size)),
+        projectors=1 + len(vit.deepstack_visual_indexes),
+        llm_layers=llm.num_hidden_layers,
+        llm_width=llm.hidden_size,
+        llm_query_width=llm.num_attention_heads * llm.head_dim,
+        llm_key_width=llm.num_key_value_heads * llm.head_dim,
+        llm_mlp_width=llm.intermediate_size,
+        llm_mlp_matrices=3,
+        vocabulary=llm.vocab_size,
+    )
+
+
+_FAMILIES: dict[str, Callable[[Any], ModelDims]] = {"qwen3_vl": _qwen3_vl}

@@ -1,0 +1,307 @@
+"""FLOPs: by hand on a toy, to the unit against torch's counter on a native model, and told from plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from harness.budget import solve_flops_ratio
+from harness.measure.flops import Declared, ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.measure.memory import kv_cache_bytes, peak_memory
+from harness.records import Realised
+from methods.base import (
+    IN_LLM,
+    IN_VIT,
+    INTERFACE,
+    PRE_TOKENIZATION,
+    Budget,
+    Plan,
+    Shape,
+    Site,
+    one_site_plan,
+)
+
+TOY = ModelDims(
+    vit_layers=1,
+    vit_width=2,
+    vit_mlp_width=3,
+    vit_mlp_matrices=2,
+    vit_prefix_tokens=0,
+    patch_values=5,
+    unit_patches=4,
+    unit_pixel_values=7,
+    projector_linears=((8, 8), (8, 3)),
+    projectors=2,
+    llm_layers=1,
+    llm_width=3,
+    llm_query_width=4,
+    llm_key_width=2,
+    llm_mlp_width=5,
+    llm_mlp_matrices=3,
+    vocabulary=10,
+)
+
+
+def qwen3_vl_config() -> Qwen3VLConfig:
+    """No two sizes are equal, so that a formula that mixes two of them up cannot pass."""
+    vision = {
+        "depth": 3,
+        "hidden_size": 24,
+        "intermediate_size": 52,
+        "num_heads": 2,
+        "patch_size": 4,
+        "temporal_patch_size": 2,
+        "spatial_merge_size": 2,
+        "out_hidden_size": 40,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    text = {
+        "hidden_size": 40,
+        "intermediate_size": 72,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 96,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]},
+    }
+    return Qwen3VLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=90,
+        video_token_id=91,
+        vision_start_token_id=92,
+        vision_end_token_id=93,
+        tie_word_embeddings=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen3VLForConditionalGeneration:
+    torch.manual_seed(0)
+    return Qwen3VLForConditionalGeneration(qwen3_vl_config()).eval()
+
+
+def _attention_flops(query, key, value, *args, out_val=None, **kwargs) -> int:
+    batch, heads, queries, width = query
+    return 2 * 2 * batch * heads * queries * key[2] * width
+
+
+def counted(model: Qwen3VLForConditionalGeneration, grids: tuple[tuple[int, int], ...], words: int) -> dict[str, int]:
+    """FLOPs that torch counts in a native forward. grids: rows and columns of units of each image."""
+    ids = []
+    for rows, columns in grids:
+        ids += [92, *[90] * (rows * columns), 93]
+    ids += [5] * words
+    grid_thw = torch.tensor([[1, 2 * rows, 2 * columns] for rows, columns in grids])
+    patches = int(grid_thw.prod(1).sum())
+    input_ids = torch.tensor([ids])
+    counter = FlopCounterMode(
+        display=False,
+        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
+    )
+    with counter, torch.no_grad():
+        model(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            pixel_values=torch.randn(patches, 3 * 2 * 4 * 4),
+            image_grid_thw=grid_thw,
+            mm_token_type_ids=(input_ids == 90).int(),
+            logits_to_keep=1,
+        )
+    by_module = counter.get_flop_counts()
+    name = type(model).__name__
+    return {
+        "total": counter.get_total_flops(),
+        "visual": sum(by_module[f"{name}.model.visual"].values()),
+        "llm": sum(by_module[f"{name}.model.language_model"].values()) + sum(by_module[f"{name}.lm_head"].values()),
+    }
+
+
+def shape_of(*grids: tuple[int, int]) -> Shape:
+    return Shape(grids=grids, vit_layers=3, llm_layers=3)
+
+
+def test_a_toy_by_hand():
+    realised = Realised(vit_tokens=((4, 8),), merged_units=3, entering=(3,), text_tokens=2, selection_flops=11)
+    flops = prefill_flops(TOY, realised)
+    embedding = 2 * 12 * 5 * 2
+    block = 2 * (12 * (4 * 2 * 2) + 12 * (2 * 2 * 3) + 2 * (4 * 4 + 8 * 8) * 2)
+    assert flops.vit == embedding + block == 240 + 1312
+    assert flops.projector == 2 * 2 * 3 * (8 * 8 + 8 * 3) == 1056
+    assert flops.select == 11
+    layer = 2 * (5 * (2 * 3 * 4) + 5 * (2 * 3 * 2) + 5 * (3 * 3 * 5) + 2 * 25 * 4)
+    assert flops.llm == layer + 2 * 3 * 10 == 1270
+    assert flops.total == 1552 + 1056 + 11 + 1270
+    assert flops.paper_2ndm == 4 * 5 * 9 + 2 * 25 * 3 + 2 * 5 * 3 * 5 == 480
+
+
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [(((2, 2),), 4), (((3, 5),), 9), (((2, 3), (4, 4)), 6), (((1, 1), (2, 2), (5, 3)), 1)],
+)
+def test_native_qwen3_vl_is_counted_to_the_unit(model, grids, words):
+    text_tokens = words + 2 * len(grids)
+    flops = prefill_flops(
+        dims_of(model.config), unpruned_realised(dims_of(model.config), shape_of(*grids), text_tokens)
+    )
+    torch_counts = counted(model, grids, words)
+    assert flops.vit + flops.projector == torch_counts["visual"]
+    assert flops.llm == torch_counts["llm"]
+    assert flops.total == torch_counts["total"]
+
+
+def test_a_shortened_decoder_is_counted_to_the_unit(model):
+    """Layers one after another, each at its own length, as in-LLM pruning leaves them."""
+    dims, lengths = dims_of(model.config), (20, 12, 7)
+    counter = FlopCounterMode(
+        display=False,
+        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
+    )
+    decoder = model.model.language_model
+    with counter, torch.no_grad():
+        for layer, length in zip(decoder.layers, lengths, strict=True):
+            hidden = torch.randn(1, length, dims.llm_width)
+            tables = decoder.rotary_emb(hidden, torch.arange(length).expand(3, 1, -1))
+            layer(hidden, position_embeddings=tables)
+        model.lm_head(hidden[:, -1:])
+    realised = Realised(((0,),), 0, tuple(n - 5 for n in lengths), text_tokens=5)
+    assert prefill_flops(dims, realised).llm == counter.get_total_flops()
+
+
+def test_a_shortened_vit_block_is_counted_to_the_unit(model):
+    """Two images of 9 and 5 tokens (an extra token each, 2 and 1 units): attention stays inside an image."""
+    dims, visual = dims_of(model.config), model.model.visual
+    counter = FlopCounterMode(
+        display=False,
+        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
+    )
+    table = torch.zeros(14, dims.vit_width // 2)
+    with counter, torch.no_grad():
+        for block in visual.blocks:
+            block(
+                torch.randn(14, dims.vit_width), cu_seqlens=torch.tensor([0, 9, 14]), position_embeddings=(table, table)
+            )
+    realised = Realised(((9, 5),) * 3, 0, (0,) * 3, text_tokens=0)
+    embedding = 2 * 12 * dims.patch_values * dims.vit_width
+    assert prefill_flops(dims, realised, extra_vit_tokens=1).vit == counter.get_total_flops() + embedding
+
+
+def test_extra_tokens_are_not_embedded_from_pixels_and_cannot_be_forgotten():
+    realised = Realised(vit_tokens=((5,),), merged_units=1, entering=(1,), text_tokens=1)
+    with pytest.raises(ValueError, match="extra_vit_tokens"):
+        prefill_flops(TOY, realised)
+    without = prefill_flops(TOY, replace(realised, vit_tokens=((4,),)))
+    one_more = 2 * (16 + 12) + 2 * 2 * 2 * (25 - 16)  # its linear layers, and a wider attention
+    assert prefill_flops(TOY, realised, extra_vit_tokens=1).vit - without.vit == one_more
+
+
+def test_a_prefix_token_runs_in_every_block_and_is_not_embedded():
+    clip = replace(TOY, vit_prefix_tokens=1)
+    shape = Shape(grids=((1, 1),), vit_layers=1, llm_layers=1)
+    realised = unpruned_realised(clip, shape, text_tokens=1)
+    assert realised.vit_tokens == ((5,),)
+    qcls = prefill_flops(TOY, realised, extra_vit_tokens=1)
+    assert prefill_flops(clip, realised) == qcls
+
+
+def test_an_unknown_family_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"'other'.*qwen3_vl"):
+        dims_of(SimpleNamespace(model_type="other"))
+
+
+def test_a_plan_that_keeps_everything_is_the_unpruned_pass():
+    shape = shape_of((2, 3), (4, 4))
+    plan = Plan({}, (22, 22, 22))
+    dims = dims_of(qwen3_vl_config())
+    assert planned_realised(dims, shape, plan, text_tokens=9) == unpruned_realised(dims, shape, text_tokens=9)
+
+
+def test_pruning_pixels_shortens_everything_after_them():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = one_site_plan("vprune", Site(PRE_TOKENIZATION), Budget("layer_average", 6), shape)
+    realised = planned_realised(dims, shape, plan, 3, Declared(selection_flops=lambda site, n, k, d: n * k + d))
+    assert realised.vit_tokens == ((24,),) * 3
+    assert (realised.merged_units, realised.entering) == (6, (6, 6, 6))
+    assert realised.sites == (("pre-tokenization", 16, 6, 3 * 8 * 8),)
+    assert realised.selection_flops == 16 * 6 + 192
+
+
+def test_pruning_at_the_interface_spares_the_llm_alone():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = one_site_plan("divprune", Site(INTERFACE), Budget("layer_average", 6), shape)
+    realised = planned_realised(dims, shape, plan, text_tokens=3)
+    assert realised.vit_tokens == ((64,),) * 3
+    assert (realised.merged_units, realised.entering) == (16, (6, 6, 6))
+    assert realised.sites == (("interface", 16, 6, 40),)
+
+
+def test_pruning_inside_the_llm_spares_its_later_layers():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = one_site_plan("fastv", Site(IN_LLM, 2), Budget("layer_average", 12), shape)
+    realised = planned_realised(dims, shape, plan, text_tokens=3)
+    assert realised.entering == (16, 16, 4)
+    assert realised.sites == (("in-llm:2", 16, 4, 40),)
+
+
+def test_in_vit_an_aggregate_is_one_token_and_one_row_of_the_projector():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = Plan({Site(IN_VIT, 0): 11, Site(IN_VIT, 1): 6}, (6, 6, 6))
+    declared = Declared(extra_vit_tokens=1, aggregates_after=lambda site: 1)
+    realised = planned_realised(dims, shape, plan, 3, declared)
+    assert realised.vit_tokens == ((1 + 64,), (1 + 40 + 1,), (1 + 20 + 1,))
+    assert realised.merged_units == 6
+    assert realised.sites == (("in-vit:0", 16, 11, 24), ("in-vit:1", 11, 6, 24))
+
+
+def test_several_images_share_a_site_in_proportion():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4), (2, 4))
+    plan = Plan({Site(IN_VIT, 0): 12, Site(IN_VIT, 1): 6}, (6, 6, 6))
+    realised = planned_realised(dims, shape, plan, 3, Declared(aggregates_after=lambda site: 2))
+    assert realised.vit_tokens == ((64, 32), (4 * 7 + 1, 4 * 3 + 1), (4 * 3 + 1, 4 * 1 + 1))
+
+
+def test_extra_tokens_need_an_in_vit_site():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = one_site_plan("divprune", Site(INTERFACE), Budget("layer_average", 6), shape)
+    assert planned_realised(dims, shape, plan, 3, Declared(extra_vit_tokens=1)).vit_tokens == ((64,),) * 3
+
+
+def test_a_native_plan_cannot_be_told_in_advance():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    with pytest.raises(ValueError, match="native"):
+        planned_realised(dims, shape, one_site_plan("vprune", Site(INTERFACE), Budget("native", 0), shape), 3)
+    with pytest.raises(ValueError, match="attention"):
+        planned_realised(dims, shape, Plan({Site(IN_VIT, 0, "attention"): 3}, (3, 3, 3)), 3)
+
+
+def test_a_flops_ratio_is_solved_from_plans_alone():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((8, 8))
+    base = prefill_flops(dims, unpruned_realised(dims, shape, 20)).total
+
+    def ratio_at(tokens: int) -> float:
+        plan = one_site_plan("vprune", Site(PRE_TOKENIZATION), Budget("layer_average", tokens), shape)
+        return prefill_flops(dims, planned_realised(dims, shape, plan, 20)).total / base
+
+    tokens = solve_flops_ratio(0.4, 64, ratio_at)
+    assert abs(ratio_at(tokens) - 0.4) <= min(abs(ratio_at(tokens - 1) - 0.4), abs(ratio_at(tokens + 1) - 0.4))
+    assert 10 < tokens < 40
+
+
+def test_the_cache_holds_keys_and_values_at_each_layers_own_length():
+    realised = Realised(((0,),), 0, (16, 4), text_tokens=3)
+    assert kv_cache_bytes(TOY, realised, bytes_per_value=2) == (19 + 7) * 2 * 2 * 2
+
+
+def test_peak_memory_runs_the_pass_once_and_says_what_it_can():
+    runs = []
+    peak = peak_memory(lambda: runs.append(1))
+    assert runs == [1]
+    assert peak.host_peak_rss_bytes > 50 * 2**20  # torch alone takes more
+    assert (peak.allocated_bytes is None) == (not torch.cuda.is_available())
