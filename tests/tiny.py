@@ -85,6 +85,9 @@ class Scripted(Pruner):
 
     before_tokenization = in_vit = at_interface = in_llm = _do
 
+    def plan(self, budget, shape) -> Plan:  # noqa: ANN001
+        return self.whole_plan()
+
     def whole_plan(self) -> Plan:
         """A plan with every scripted site, counts left to the script."""
         return Plan(dict.fromkeys(self.script))

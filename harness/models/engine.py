@@ -151,7 +151,8 @@ class Engine:
     def generate(self, inputs: Inputs, plan: Plan, seed: int = 0, **arguments: Any) -> tuple[Any, Trace]:
         """Native `generate` on the shortened prompt; returns its output (short ids + new tokens) and the trace."""
         with self.encoded(inputs, plan, seed, Untimed()) as encoded:
-            out = self.family.model.generate(**{**arguments, **encoded.arguments})
+            model = self.family.model  # a `prune` block may stand on the instance: the class has the native method
+            out = type(model).generate(model, **{**arguments, **encoded.arguments})
         return out, encoded.trace
 
     @contextmanager

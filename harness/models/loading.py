@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +61,33 @@ class OpenModel:
 
     def engine(self, pruner: Pruner | None) -> Engine:
         """The engine of one pruner (None: unpruned) on this model, its trained adapter loaded and checked."""
-        adapter = self._adapter(pruner.name) if pruner is not None else None
-        normal = self.processor.image_processor
-        return Engine(self.family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std))
+        return build_engine(self.family, pruner, self.processor)
 
     def decode(self, tokens: Tensor) -> str:
         """The text of generated token ids (t,), special tokens left out."""
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
-    @cached_property
-    def projector_hash(self) -> str:
-        return self.family.info().projector_hash
 
-    def _adapter(self, method: str) -> dict[str, Tensor] | None:
-        """Tensors of `METHOD.safetensors` beside the weights, None where there is none. Raises WrongAdapter."""
-        folder = self.family.info().folder
-        path = Path(folder) / f"{method}.safetensors" if folder else None
-        if path is None or not path.is_file():
-            return None
-        return load_adapter(path, self.projector_hash)
+def build_engine(family: Family, pruner: Pruner | None, processor: Any = None) -> Engine:
+    """An engine with the pruner's trained adapter, if `METHOD.safetensors` lies beside the weights.
+
+    processor: says how pixels were normalised; None = mean and deviation 0.5. Raises WrongAdapter.
+    """
+    info = family.info()
+    path = Path(info.folder) / f"{pruner.name}.safetensors" if pruner and info.folder else None
+    adapter = load_adapter(path, info.projector_hash) if path and path.is_file() else None
+    if processor is None:
+        return Engine(family, pruner, adapter)
+    normal = processor.image_processor
+    return Engine(family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std))
+
+
+def family_of(model: nn.Module) -> Family:
+    """The adapter of a native model. Raises UsageError for other families."""
+    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if kind not in FAMILIES:
+        raise UsageError(f"cannot prune a {kind}; families so far: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[kind](model)
 
 
 def load_adapter(path: Path, projector_hash: str) -> dict[str, Tensor]:
@@ -113,7 +120,9 @@ def open_model(
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceUnavailable(f"no device {device!r} here ({str(error).splitlines()[0]}); try --device cpu") from error
+        raise DeviceUnavailable(
+            f"no device {device!r} here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     kind = model_type(source)
