@@ -51,6 +51,7 @@ def record(number: int, **changes: Any) -> Record:
         kept={"interface": f"{number:x}"},
         recall_of_target=None if number % 5 == 0 else 0.5,
         seconds=0.25,
+        flops={"llm": 7 * 10**12, "total": 10**13},
     )
     return replace(made, **changes)
 

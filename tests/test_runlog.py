@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import resource
@@ -12,12 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
 
 from harness.errors import CorruptLog, DiskFull, StoreLocked
 from harness.figures import ERROR, Environment, Figures
-from harness.log_contents import read_log
+from harness.log_contents import encode_line, read_log
 from harness.runlog import RunLog, set_aside
-from tests.runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,8 +35,6 @@ def test_what_was_written_is_read_back(tmp_path):
 
 
 def test_every_line_is_json_that_other_tools_can_read(tmp_path):
-    import json
-
     kinds = [json.loads(line)["kind"] for line in write_run(tmp_path).read_text().splitlines()]
     assert kinds == ["header", *["record"] * 6, "latency", "latency", "resource", "footer"]
 
@@ -115,8 +114,6 @@ def test_a_log_of_another_run_is_refused(tmp_path):
 
 
 def test_a_good_line_without_sense_is_named(tmp_path):
-    from harness.log_contents import encode_line
-
     path = write_run(tmp_path)
     with path.open("a") as file:
         file.write(encode_line("record", {"sample_id": "x", "entering": []}))
@@ -200,7 +197,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from harness.runlog import RunLog
-from tests.runs import FIGURES, HERE, SPEC, record
+from runs import FIGURES, HERE, SPEC, record
 
 with RunLog.open(Path(sys.argv[1]), SPEC, HERE) as log:
     for number in range(300):
@@ -219,7 +216,7 @@ def test_killed_at_random_moments_and_resumed_it_equals_an_undisturbed_run(tmp_p
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
             stdout=subprocess.PIPE,
             text=True,
         )

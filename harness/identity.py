@@ -1,0 +1,92 @@
+"""What an answer depends on besides the words of the command: the code, the samples, the commit.
+
+Imports neither torch nor a method, so that the board can say which runs are stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Files that can change an answer, as globs from ROOT, besides the method's own. Timing, storage, board and command
+# line cannot. A change outside these files that still changes answers raises records.PROTOCOL.
+ANSWER_MODULES = (
+    "methods/base.py",
+    "methods/selection.py",
+    "methods/ops.py",
+    "harness/models/*.py",
+    "harness/benchmarks/*.py",
+    "harness/accuracy.py",
+    "harness/planning.py",
+    "harness/budget.py",
+    "harness/records.py",
+)
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The commit that the harness runs from and whether files differ from it; None outside its own repository."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+def code_hash(method_file: Path, root: Path = ROOT) -> str:
+    """16 hex digits of the sha256 over the method's file and every file that can change an answer.
+
+    The names of the latter count, the method file's place does not; line endings do not. Raises OSError if the
+    method's file cannot be read.
+    """
+    files = sorted({path for glob in ANSWER_MODULES for path in root.glob(glob)})
+    total = hashlib.sha256(_content(method_file))
+    for path in files:
+        total.update(f"\n{path.relative_to(root).as_posix()}\n".encode() + _content(path))
+    return total.hexdigest()[:16]
+
+
+def sample_ids_hash(ids: Iterable[str]) -> str:
+    """16 hex digits of the sha256 over sample ids, in order."""
+    total = hashlib.sha256()
+    for name in ids:
+        raw = name.encode()
+        total.update(len(raw).to_bytes(8, "big") + raw)
+    return total.hexdigest()[:16]
+
+
+def method_file(method: str, root: Path = ROOT) -> Path | None:
+    """The source of a method by its name or "PATH.py[:Class]"; None when there is no such file (any more)."""
+    path = Path(method.partition(":")[0]) if ".py" in method else root / "methods" / f"{method}.py"
+    return path if path.is_file() else None
+
+
+def current_code(method: str, root: Path = ROOT) -> str | None:
+    """What `code_hash` says today of a method by name or path; None when its file is gone."""
+    path = method_file(method, root)
+    return code_hash(path, root) if path else None
+
+
+def git_state(root: Path = ROOT) -> GitState:
+    """The commit and dirty flag of the checkout at `root`; both None without git, or where git does not track us."""
+    try:
+        tracked = _git(root, "ls-files", "--error-unmatch", "harness/records.py")
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain")
+    except FileNotFoundError:
+        return GitState(None, None)
+    if tracked is None or commit is None or changes is None:
+        return GitState(None, None)
+    return GitState(commit.strip(), bool(changes))
+
+
+def _git(root: Path, *words: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes().replace(b"\r\n", b"\n")

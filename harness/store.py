@@ -1,0 +1,243 @@
+"""The store: runs in DuckDB, one short turn at a time, always rebuildable from the run logs beside it.
+
+`X.duckdb` has its logs in `X.runs/`. Every open, reading or writing, happens under the lock file `X.duckdb.lock`,
+held from before the connection opens until after it closes: DuckDB refuses a second process, and the lock makes
+processes wait their turn instead.
+
+    runs = harness.store.load("results/local.duckdb").runs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pandas as pd
+import platformdirs
+from filelock import FileLock, Timeout
+
+from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreCorrupt, StoreLocked, UnknownRun, UsageError
+from harness.identity import current_code
+from harness.log_contents import RunContents, read_log
+from harness.runlog import set_aside
+from harness.schema import is_current, migrate
+from harness.tables import replace_run
+
+DISTRIBUTION = "visual-token-pruning"
+LOCK_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
+_SANDBOX = {"enable_external_access": "false", "lock_configuration": "true"}
+_DAMAGE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
+_NO_SPACE = ("No space left", "Disk quota exceeded", "File too large")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A store as pandas frames; columns as in docs/store.md. `runs` has a `stale` column, see `Store.runs`."""
+
+    runs: pd.DataFrame
+    samples: pd.DataFrame
+    latencies: pd.DataFrame
+
+
+def load(path: str | Path) -> Frames:
+    """The runs, samples and latencies of a store. Raises as `Store.query` does, UsageError if there is no such file."""
+    if not Path(path).exists():
+        raise UsageError(f"no store at {path}; `harness run --store {path}` makes one")
+    store = Store(path)
+    return Frames(store.runs(), store.query("FROM samples ORDER BY ALL"), store.query("FROM latencies ORDER BY ALL"))
+
+
+def default_store_path() -> Path:
+    """results/local.duckdb of the checkout that the working directory lies in, else in the user's data folder."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        project = folder / "pyproject.toml"
+        if project.is_file() and tomllib.loads(project.read_text()).get("project", {}).get("name") == DISTRIBUTION:
+            return folder / "results" / "local.duckdb"
+    return platformdirs.user_data_path(DISTRIBUTION) / "local.duckdb"
+
+
+class Store:
+    """A database and its logs.
+
+    lock_timeout_s: how long a turn may be waited for. tell: receives a sentence whenever something was repaired or
+    left out; by default a Python warning, so that nothing is ever mended in silence.
+    Every method may raise StoreLocked, DiskFull and EnvironmentProblem (a folder that cannot be written). A database
+    that DuckDB refuses is moved to X.duckdb.corrupt-N and rebuilt from the logs, and that is told.
+    """
+
+    def __init__(
+        self, path: str | Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S, tell: Callable[[str], object] = warnings.warn
+    ):
+        self.path = Path(path)
+        self._lock_timeout_s = lock_timeout_s
+        self._tell = tell
+
+    @property
+    def log_folder(self) -> Path:
+        return self.path.with_suffix(".runs")
+
+    def log_path(self, run_id: str) -> Path:
+        return self.log_folder / f"{run_id}.jsonl"
+
+    def ingest(self, log: Path) -> str:
+        """Put a run's log into the tables, in one transaction, in place of what they had of it. Gives the run id.
+
+        Raises CorruptLog, and changes nothing then.
+        """
+        contents = read_log(log)
+        if contents is None:
+            raise CorruptLog(f"{log} has no header yet: nothing to take in")
+        self._turn(lambda connection: _replace_runs(connection, [contents]), read_only=False)
+        return contents.spec.run_id
+
+    def rebuild(self) -> list[str]:
+        """Remake the database from all logs beside it; the old one stays until the new one is whole. Gives run ids.
+
+        A log that cannot be believed is left out, and that is told.
+        """
+        with self._locked():
+            return self._build()
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pd.DataFrame:
+        """The answer to one read-only statement that can reach no file. Raises UsageError if DuckDB refuses it."""
+        return self._turn(lambda connection: connection.execute(sql, params).df(), read_only=True)
+
+    def runs(self) -> pd.DataFrame:
+        """One row per run, oldest first. stale: the code that gives answers has changed since; None: cannot tell."""
+        frame = self.query("FROM runs ORDER BY started_at, run_id")
+        frame["settings"] = frame["settings"].map(json.loads)
+        code_of = {method: current_code(method) for method in frame["method"].unique()}
+        frame["stale"] = [
+            None if code_of[method] is None else code_of[method] != code
+            for method, code in zip(frame["method"], frame["code"], strict=True)
+        ]
+        return frame
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The row of one run by its id or a beginning of it, NULL as None. Raises UnknownRun."""
+
+        def find(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+            done = connection.execute("FROM runs WHERE starts_with(run_id, ?) ORDER BY run_id", [run_id])
+            names = [column[0] for column in done.description]
+            return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
+
+        found = self._turn(find, read_only=True)
+        if len(found) != 1:
+            several = f"{len(found)} runs begin with {run_id!r}; give more of the id"
+            raise UnknownRun(several if found else f"no run {run_id!r} in {self.path}; `harness list runs` shows them")
+        return {**found[0], "settings": json.loads(found[0]["settings"])}
+
+    def _turn(self, work: Callable[[duckdb.DuckDBPyConnection], T], *, read_only: bool) -> T:
+        """Do `work` under the lock; on a damaged database rebuild it and do it again."""
+        with self._locked():
+            if not self.path.exists():
+                self._build()
+            try:
+                return self._connected(work, read_only)
+            except StoreCorrupt as problem:
+                aside = set_aside(self.path, "corrupt")
+                wal = _wal(self.path)
+                if wal.exists():
+                    wal.rename(_wal(aside))
+                runs = self._build()
+                self._tell(f"{problem}; it was moved to {aside} and rebuilt from {len(runs)} logs in {self.log_folder}")
+                return self._connected(work, read_only)
+
+    def _connected(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
+        if read_only:
+            with _connection(self.path, read_only=True) as connection:
+                if is_current(connection):
+                    return work(connection)
+        with _connection(self.path) as connection:
+            migrate(connection)
+            if not read_only:
+                return work(connection)
+        return self._connected(work, read_only)
+
+    def _build(self) -> list[str]:
+        fresh = self.path.with_name(self.path.name + ".rebuilding")
+        for leftover in (fresh, _wal(fresh)):
+            leftover.unlink(missing_ok=True)
+        with _connection(fresh) as connection:
+            migrate(connection)
+            runs = _replace_runs(connection, self._readable_logs())
+        _wal(self.path).unlink(missing_ok=True)  # it belongs to the database that goes
+        os.replace(fresh, self.path)
+        return runs
+
+    def _readable_logs(self) -> Iterator[RunContents]:
+        for log in sorted(self.log_folder.glob("*.jsonl")):
+            try:
+                contents = read_log(log)
+            except CorruptLog as problem:
+                self._tell(f"left out: {problem}")
+                continue
+            if contents is not None:
+                yield contents
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(f"{self.path}.lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=self._lock_timeout_s)
+        except Timeout:
+            raise StoreLocked(
+                f"{self.path} was in use by another process for {self._lock_timeout_s:g} s; wait for it, or end it"
+            ) from None
+        except OSError as problem:
+            raise EnvironmentProblem(f"cannot write beside {self.path}: {problem}; give another --store") from problem
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _connection(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An open database, closed afterwards; DuckDB's complaints come out as ours."""
+    try:
+        with duckdb.connect(str(path), read_only=read_only, config=_SANDBOX if read_only else {}) as connection:
+            yield connection
+    except duckdb.Error as problem:
+        raise _translated(problem, path, read_only) from problem
+
+
+def _translated(problem: duckdb.Error, path: Path, read_only: bool) -> Exception:
+    words = str(problem)
+    if "Could not set lock" in words:
+        return StoreLocked(f"{path} is open in another program; close it there and try again")
+    if any(word in words for word in _NO_SPACE):
+        return DiskFull(f"no space left for {path}; the logs are whole: free some space, then `harness db rebuild`")
+    if isinstance(problem, duckdb.InternalException | duckdb.FatalException | duckdb.SerializationException) or any(
+        word in words for word in _DAMAGE
+    ):
+        return StoreCorrupt(f"{path} is damaged ({words.splitlines()[0]})")
+    if read_only and isinstance(problem, duckdb.ProgrammingError | duckdb.PermissionException):
+        return UsageError(f"the store refused the query: {words}")
+    return problem
+
+
+def _replace_runs(connection: duckdb.DuckDBPyConnection, contents: Iterable[RunContents]) -> list[str]:
+    """Take in several runs in one transaction, one in memory at a time. Gives their ids."""
+    runs = []
+    connection.begin()
+    for one in contents:
+        replace_run(connection, one)
+        runs.append(one.spec.run_id)
+    connection.commit()
+    return runs
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
