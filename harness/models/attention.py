@@ -78,7 +78,7 @@ class AttentionTap:
             return
         local = ALL_ATTENTION_FUNCTIONS._local_mapping
         self._replaced[name] = local.get(name)
-        original = ALL_ATTENTION_FUNCTIONS[name] if name in ALL_ATTENTION_FUNCTIONS else None
+        original = ALL_ATTENTION_FUNCTIONS.get(name)
         ALL_ATTENTION_FUNCTIONS[name] = self._wrapper(original)
 
     def _release(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -53,9 +54,13 @@ class Family(ABC):
     def __init__(self, model: nn.Module):
         self.model = model
 
-    @abstractmethod
+    @cached_property
     def info(self) -> ModelInfo:
-        """What methods may know of the model."""
+        """What methods may know of the model, read once: the frozen weights are hashed."""
+        return self._info()
+
+    @abstractmethod
+    def _info(self) -> ModelInfo: ...
 
     @abstractmethod
     def inputs(self, processed: Mapping[str, Any]) -> Inputs:

@@ -73,7 +73,7 @@ def build_engine(family: Family, pruner: Pruner | None, processor: Any = None) -
 
     processor: says how pixels were normalised; None = mean and deviation 0.5. Raises WrongAdapter.
     """
-    info = family.info()
+    info = family.info
     path = Path(info.folder) / f"{pruner.name}.safetensors" if pruner and info.folder else None
     adapter = load_adapter(path, info.projector_hash) if path and path.is_file() else None
     if processor is None:
@@ -147,7 +147,7 @@ def resolve(name: str | Path) -> str:
     text = str(name)
     if text in EMBEDDED:
         return str(EMBEDDED[text])
-    if Path(text).is_dir() or text.count("/") == 1 and not text.startswith((".", "/", "~")):
+    if Path(text).is_dir() or (text.count("/") == 1 and not text.startswith((".", "/", "~"))):
         return text
     raise UnknownModel(
         f"no model {text!r}; nearest: {nearest(text, EMBEDDED)}. A local folder or a hub id (owner/name) works too"

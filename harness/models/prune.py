@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 import methods
 from harness.budget import BudgetSpec
-from harness.models.engine import Engine, Trace, Untimed
+from harness.models.clock import Untimed
+from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import build_engine, family_of
+from harness.models.trace import Trace
 from harness.records import Realised
 from methods.base import Budget, Plan, Pruner
 

@@ -38,7 +38,7 @@ class Qwen3VL(Family):
         self.merge = self.visual.spatial_merge_size
         self.patches = self.merge**2
 
-    def info(self) -> ModelInfo:
+    def _info(self) -> ModelInfo:
         vision, text = self.model.config.vision_config, self.model.config.text_config
         projector = {name: parameter.detach() for name, parameter in self.visual.merger.named_parameters()}
         return ModelInfo(

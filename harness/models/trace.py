@@ -1,0 +1,50 @@
+"""What one forward pass really ran, noted as it happens and read afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from harness.records import Realised
+from methods.base import INTERFACE, PRE_TOKENIZATION, Shape, Site
+
+
+@dataclass
+class Trace:
+    """What ran, as tensors and host integers; `realised` reads the tensors, so ask outside timed regions."""
+
+    shape: Shape
+    text_tokens: int
+    vit_tokens: list[tuple[int, ...]] = field(default_factory=list)
+    merged_units: int = 0
+    sites: list[tuple[str, int, int, int]] = field(default_factory=list)
+    selection_flops: int = 0
+    kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # label -> image, unit
+    entering: list[int] = field(default_factory=list)
+
+    @cached_property
+    def realised(self) -> Realised:
+        return Realised(
+            vit_tokens=tuple(self.vit_tokens),
+            merged_units=self.merged_units,
+            entering=tuple(self.entering),
+            text_tokens=self.text_tokens,
+            sites=tuple(self.sites),
+            selection_flops=self.selection_flops,
+            kept={label: self._mask(*rows) for label, rows in self.kept.items()},
+        )
+
+    def _mask(self, image: Tensor, unit: Tensor) -> str:
+        starts = [sum(self.shape.images[:index]) for index in range(len(self.shape.images))]
+        bits = 0
+        for where, which in zip(image.tolist(), unit.tolist(), strict=True):
+            if which >= 0:
+                bits |= 1 << (starts[where] + which)
+        return format(bits, "x")
+
+
+def label_of(site: Site) -> str:
+    """A site in words: "interface", "in-llm:2"."""
+    return site.hook if site.hook in (INTERFACE, PRE_TOKENIZATION) else f"{site.hook}:{site.layer}"
