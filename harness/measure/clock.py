@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, Protocol
+from math import fsum
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 TOTAL = "total"
 HOST_BOUND_EXCESS = 0.05  # host wall time above the events' total by more than this share: the host is the limit
@@ -70,6 +72,8 @@ class DeviceEventBackend:
     def __init__(
         self, new_event: Callable[[], Any] | None = None, synchronise: Callable[[], None] | None = None
     ) -> None:
+        import torch
+
         if new_event is None and not torch.accelerator.is_available():
             raise RuntimeError("device events need an accelerator, this machine has none; use PerfCounterBackend()")
         self._new_event = new_event or _timing_event
@@ -88,11 +92,15 @@ class DeviceEventBackend:
 
 
 def _timing_event() -> torch.Event:
+    import torch
+
     return torch.Event(device=torch.accelerator.current_accelerator(), enable_timing=True)
 
 
 def default_backend(device: str | torch.device | None = None) -> Backend:
     """The backend for a model on `device` (None: the accelerator if there is one)."""
+    import torch
+
     on_host = torch.device(device).type == "cpu" if device is not None else not torch.accelerator.is_available()
     return PerfCounterBackend() if on_host else DeviceEventBackend()
 
@@ -152,6 +160,10 @@ class StageClock:
         times[TOTAL] = self._backend.elapsed_ms(self._marks[0][1], self._marks[-1][1])
         return times
 
+    def host_s(self) -> float:
+        """Seconds on the host's clock, for deadlines outside repetitions."""
+        return self._wall_now_ns() / 1e9
+
     def wall_ms(self) -> float:
         """Host milliseconds from the start to the device's last operation."""
         begin, end = self._wall_ns
@@ -170,7 +182,7 @@ class NullClock:
 
 def residual_ms(times: dict[str, float]) -> float:
     """What no stage claims: total - sum(stages)."""
-    return times[TOTAL] - sum(ms for stage, ms in times.items() if stage != TOTAL)
+    return times[TOTAL] - fsum(ms for stage, ms in times.items() if stage != TOTAL)
 
 
 def is_host_bound(wall_ms: float, total_ms: float) -> bool:
