@@ -77,7 +77,7 @@ class Scripted(Pruner):
     def positions(self) -> str:  # type: ignore[override]
         return self.policy
 
-    def needs(self, shape):  # noqa: ANN001, ANN201
+    def needs(self, shape):
         return self.signals
 
     def _do(self, view: View) -> Selection:
@@ -85,7 +85,7 @@ class Scripted(Pruner):
 
     before_tokenization = in_vit = at_interface = in_llm = _do
 
-    def plan(self, budget, shape) -> Plan:  # noqa: ANN001
+    def plan(self, budget, shape) -> Plan:
         return self.whole_plan()
 
     def whole_plan(self) -> Plan:
@@ -93,7 +93,7 @@ class Scripted(Pruner):
         return Plan(dict.fromkeys(self.script))
 
 
-def keep_units(*units: int, image: int = 0):  # noqa: ANN201
+def keep_units(*units: int, image: int = 0):
     """Keep the rows whose unit ids are given (of one image; rows of other images all stay)."""
 
     def decide(view: View) -> Selection:
