@@ -1,8 +1,9 @@
 """Photographs, fonts, pictograms and digit scans behind the reference suite, split once into train and test.
 
-Nothing here is needed to read the frozen suite. Everything arrives with ordinary packages: the photographs inside scikit-image,
-scikit-learn and matplotlib, the 1,797 handwritten digits inside scikit-learn, and Debian's font packages (MATERIALS.md names them
-with their licences). Train and test share no photograph, no font file, no pictogram rendering and no digit scan.
+Nothing here is needed to read the frozen suite. Everything arrives with ordinary packages: the photographs inside
+scikit-image, scikit-learn and matplotlib, the 1,797 handwritten digits inside scikit-learn, and Debian's font
+packages (MATERIALS.md names them with their licences). Train and test share no photograph, no font file, no pictogram
+rendering and no digit scan.
 """
 
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def _pictograms(symbol: str, fonts: tuple[Path, ...]) -> tuple[np.ndarray, ...]:
             raise MaterialsMissing(f"{path} draws nothing for {symbol!r}")
         ink = canvas.crop(box)
         scale = 128 / max(ink.size)
-        ink = ink.resize((max(1, round(ink.width * scale)), max(1, round(ink.height * scale))), Image.Resampling.BICUBIC)
+        ink = ink.resize(
+            (max(1, round(ink.width * scale)), max(1, round(ink.height * scale))), Image.Resampling.BICUBIC
+        )
         masks.append(np.asarray(ink, dtype=np.float32) / 255.0)
     if not masks:
         raise MaterialsMissing(f"no font of this split draws {symbol!r}")

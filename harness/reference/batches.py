@@ -1,0 +1,120 @@
+"""Training batches: scenes turned into patches, packed questions and dense labels. A batch follows from its seed
+alone."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harness.reference.architecture import PATCH_PX
+from harness.reference.asking import Asked, ask
+from harness.reference.labels import merge_order, patch_labels, unit_labels
+from harness.reference.materials import Materials
+from harness.reference.scenes import Scene, make_scene
+from harness.reference.sprites import SpriteBank
+from harness.reference.vocabulary import SPECIALS
+from harness.reference.words import FAMILIES
+
+QUESTIONS = 8
+LENGTH = 10
+IGNORED = -100
+CROWDED_MIX = {"read": 1.0, "exist": 0.12, "color": 0.08, "where": 0.08}
+MODERATE_MIX = {"exist": 0.25, "where": 0.22, "count": 0.21, "color": 0.16, "digit": 0.11, "read": 0.05}
+_END, _START = SPECIALS.index("<|im_end|>"), SPECIALS.index("<|im_start|>")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """patches (B, N, 768); questions, targets (B, Q, LENGTH), targets IGNORED but at answers; families (B, Q), -1 =
+    none; patch labels (B, N) and unit labels (B, n) by name."""
+
+    patches: Tensor
+    questions: Tensor
+    targets: Tensor
+    families: Tensor
+    patch: dict[str, Tensor]
+    unit: dict[str, Tensor]
+
+
+class Encoder:
+    """Token ids of questions and answers, remembered."""
+
+    def __init__(self, tokenizer) -> None:
+        self._tokenizer, self._known = tokenizer, {}
+
+    def __call__(self, text: str) -> list[int]:
+        if text not in self._known:
+            self._known[text] = self._tokenizer(text)["input_ids"]
+        return self._known[text]
+
+    def block(self, asked: Asked) -> tuple[list[int], list[int]]:
+        """Inputs and next-token targets of one question, each LENGTH long; padded with the end mark."""
+        prompt = [*self(asked.question), _END, _START]
+        answer = [*self(asked.answer), _END]
+        whole = prompt + answer
+        if len(whole) > LENGTH + 1:
+            raise ValueError(
+                f"{asked.question!r} + {asked.answer!r} take {len(whole)} tokens; LENGTH allows {LENGTH + 1}"
+            )
+        targets = [IGNORED] * (len(prompt) - 1) + answer
+        return whole[:-1] + [_END] * (LENGTH + 1 - len(whole)), targets + [IGNORED] * (LENGTH - len(targets))
+
+
+def patches_of(image: np.ndarray) -> np.ndarray:
+    """uint8 (side, side, 3) -> float32 (N, 768) in merge-unit order, values in -1..1, as the image processor lays
+    them out."""
+    side = image.shape[0] // PATCH_PX
+    cells = image.reshape(side, PATCH_PX, side, PATCH_PX, 3).transpose(0, 2, 4, 1, 3).reshape(side, side, -1)
+    return merge_order(cells).astype(np.float32) / 127.5 - 1.0
+
+
+def questions_for(scene: Scene, rng: np.random.Generator, most: int = QUESTIONS) -> list[Asked]:
+    """Up to `most` different questions about the scene, in the training mix of its kind."""
+    mix = CROWDED_MIX if scene.crowded else MODERATE_MIX
+    families, weights = list(mix), np.array(list(mix.values()))
+    draws = rng.choice(len(families), size=3 * most, p=weights / weights.sum())
+    found: dict[str, Asked] = {}
+    for draw in draws:
+        asked = ask(scene, families[draw], rng)
+        if asked is not None:
+            found.setdefault(asked.question, asked)
+        if len(found) == most:
+            break
+    return list(found.values())
+
+
+def make_batch(
+    materials: Materials, bank: SpriteBank, encode: Encoder, rng: np.random.Generator, side: int, crowded: list[bool]
+) -> Batch:
+    """One batch of `side`-pixel scenes, one per entry of `crowded`; a fifth of them pass through JPEG."""
+    patches, questions, targets, families, patch, unit = [], [], [], [], [], []
+    for wanted in crowded:
+        scene = make_scene(materials, bank, rng, side, wanted)
+        asked = questions_for(scene, rng)
+        blocks = [encode.block(one) for one in asked] + [([_END] * LENGTH, [IGNORED] * LENGTH)] * (
+            QUESTIONS - len(asked)
+        )
+        image = _jpeg(scene.image, int(rng.integers(80, 96))) if rng.random() < 0.2 else scene.image
+        patches.append(patches_of(image))
+        questions.append([inputs for inputs, _ in blocks])
+        targets.append([outputs for _, outputs in blocks])
+        families.append([FAMILIES.index(one.family) for one in asked] + [-1] * (QUESTIONS - len(asked)))
+        patch.append(patch_labels(scene))
+        unit.append(unit_labels(scene))
+    return Batch(
+        torch.from_numpy(np.stack(patches)),
+        torch.tensor(questions),
+        torch.tensor(targets),
+        torch.tensor(families),
+        {name: torch.from_numpy(np.stack([labels[name] for labels in patch])) for name in patch[0]},
+        {name: torch.from_numpy(np.stack([labels[name] for labels in unit])) for name in unit[0]},
+    )
+
+
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))

@@ -1,0 +1,67 @@
+"""Losses of the reference model: next token at answers, dense labels per patch and visual token, row and column."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.reference.batches import IGNORED, Batch
+from harness.reference.labels import PATCH_LABELS, UNIT_LABELS
+from harness.reference.words import FAMILIES
+
+PLACES = 8
+
+
+class AuxiliaryHeads(nn.Module):
+    """Linear readouts that exist in training only: labels from ViT states and from visual tokens, row and column of
+    tokens."""
+
+    def __init__(self, patch_width: int = 160, unit_width: int = 128) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(patch_width)
+        self.patch = nn.ModuleDict({name: nn.Linear(patch_width, size) for name, size in PATCH_LABELS.items()})
+        self.unit = nn.ModuleDict({name: nn.Linear(unit_width, size) for name, size in UNIT_LABELS.items()})
+        self.place = nn.ModuleDict({name: nn.Linear(unit_width, PLACES) for name in ("row", "column")})
+
+    def forward(self, states: Tensor, tokens: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """states (B, N, 160), tokens (B, n, 128) -> weighted sum of losses, and accuracies on the labels other than
+        'nothing'."""
+        total, accuracy = states.new_zeros(()), {}
+        normed = self.norm(states)
+        for heads, features, labels, sizes in (
+            (self.patch, normed, batch.patch, PATCH_LABELS),
+            (self.unit, tokens, batch.unit, UNIT_LABELS),
+        ):
+            for name, head in heads.items():
+                logits, label = head(features).float().flatten(0, 1), labels[name].flatten()
+                nothing = sizes[name] - 1
+                weight = torch.ones(sizes[name])
+                weight[nothing] = 0.3
+                total = total + F.cross_entropy(logits, label, weight=weight.to(logits.device))
+                some = label != nothing
+                level = "patch" if heads is self.patch else "unit"
+                accuracy[f"{level}_{name}"] = (
+                    (logits.argmax(-1) == label)[some].float().mean().item() if some.any() else 0.0
+                )
+        side = round(tokens.shape[1] ** 0.5)
+        place = torch.arange(side, device=tokens.device) * PLACES // side
+        for name, grid in (("row", place[:, None].expand(side, side)), ("column", place[None].expand(side, side))):
+            logits = self.place[name](tokens).float()
+            total = total + 0.4 * F.cross_entropy(logits.flatten(0, 1), grid.reshape(-1).repeat(len(tokens)))
+        return total, accuracy
+
+
+def answer_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy over the tokens of answers. logits (B, Q * LENGTH, vocabulary)."""
+    return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+
+
+def exact_matches(logits: Tensor, batch: Batch) -> Tensor:
+    """Right answers and questions by family, float (families, 2). Every token of the answer must be the likeliest,
+    which is what greedy decoding produces."""
+    targets = batch.targets
+    right = (logits.argmax(-1).view(targets.shape) == targets) | (targets == IGNORED)
+    counts = torch.zeros(len(FAMILIES), 2)
+    for family in range(len(FAMILIES)):
+        asked = batch.families == family
+        counts[family] = torch.stack([(right.all(-1) & asked).sum(), asked.sum()]).float().cpu()
+    return counts

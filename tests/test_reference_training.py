@@ -1,0 +1,209 @@
+"""The reference model's training computes what the native model computes, learns, and goes on after a stop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.models.processing import load_processor
+from harness.reference import materials
+from harness.reference.architecture import new_model
+from harness.reference.asking import Asked
+from harness.reference.batches import IGNORED, LENGTH, QUESTIONS, Batch, Encoder, patches_of
+from harness.reference.course import Course, Moment
+from harness.reference.export import export
+from harness.reference.labels import CARD, NO_COLOUR, NO_DIGIT, NOTHING, SIGN, merge_order, patch_labels, unit_labels
+from harness.reference.losses import exact_matches
+from harness.reference.optimizer import is_hidden_matrix, orthogonalize
+from harness.reference.packed import PackedModel, layout
+from harness.reference.scenes import Scene, Thing
+from harness.reference.words import FAMILIES
+
+ASKED = (
+    Asked("read", "number on the red sign?", "47", ()),
+    Asked("where", "where is the sun?", "top left", ()),
+    Asked("exist", "is there a red sun?", "yes", ()),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    export(new_model(seed=3).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(folder):
+    return load_processor(folder)
+
+
+def prompt(processor, image, asked):
+    content = [{"type": "image"}, {"type": "text", "text": asked.question}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(images=[image], text=[text + asked.answer], return_tensors="pt")
+
+
+@pytest.mark.parametrize("side", [256, 128])
+@torch.inference_mode()
+def test_packed_questions_get_the_logits_of_the_native_model(model, processor, side):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    encode = Encoder(processor.tokenizer)
+    blocks = torch.tensor([[encode.block(asked)[0] for asked in ASKED]])
+    packed, tables = PackedModel(model), layout(model, side, len(ASKED), LENGTH)
+    _, tokens, deep = packed.see(torch.from_numpy(patches_of(pixels))[None], tables)
+    logits = packed.answer(tokens, deep, blocks, tables).view(len(ASKED), LENGTH, -1)
+    prefix = (side // 32) ** 2 + 2
+    for ours, asked in zip(logits, ASKED, strict=True):
+        native = model(**prompt(processor, Image.fromarray(pixels), asked)).logits[0, prefix:]
+        assert native.std() > 0.5  # flat logits would agree with anything
+        assert (native - ours[: len(native)]).abs().max() < 5e-5
+
+
+@torch.inference_mode()
+def test_a_packed_question_sees_no_other_question(model, processor):
+    encode, packed = Encoder(processor.tokenizer), PackedModel(model)
+    tables = layout(model, 64, 2, LENGTH)
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    _, tokens, deep = packed.see(torch.from_numpy(patches_of(pixels))[None], tables)
+    first, second, third = (encode.block(asked)[0] for asked in ASKED)
+    beside_second = packed.answer(tokens, deep, torch.tensor([[first, second]]), tables)[0, :LENGTH]
+    beside_third = packed.answer(tokens, deep, torch.tensor([[first, third]]), tables)[0, :LENGTH]
+    swapped = packed.answer(tokens, deep, torch.tensor([[third, first]]), tables)[0, LENGTH:]
+    assert torch.equal(beside_second, beside_third)
+    assert torch.allclose(beside_second, swapped, atol=1e-5)
+
+
+def test_patches_are_laid_out_as_the_image_processor_does(processor):
+    pixels = np.random.default_rng(2).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    native = processor.image_processor(images=[Image.fromarray(pixels)], return_tensors="pt")["pixel_values"]
+    frames = native.view(-1, 3, 2, 256)  # (N, channel, frame, patch)
+    assert torch.equal(frames[:, :, 0], frames[:, :, 1])
+    assert torch.allclose(frames[:, :, 0].reshape(-1, 768), torch.from_numpy(patches_of(pixels)), atol=1e-6)
+
+
+@torch.inference_mode()
+def test_odd_shapes_several_images_and_any_text_run(model, processor):
+    images = [Image.new("RGB", (160, 96), "red"), Image.new("RGB", (256, 256), "blue")]
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Qué ça? 🎉 <zz> 47%\n"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(images=images, text=[text], return_tensors="pt")
+    assert inputs["image_grid_thw"].prod(1).tolist() == [10 * 6, 256]
+    generated = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert generated.shape[1] > inputs["input_ids"].shape[1]
+    assert "Qué ça? 🎉 <zz> 47%\n" in processor.tokenizer.decode(generated[0])
+
+
+def test_digits_are_tokens_of_their_own(processor):
+    ids = processor.tokenizer("number 4705")["input_ids"]
+    assert [processor.tokenizer.decode([i]) for i in ids[-4:]] == ["4", "7", "0", "5"]
+
+
+def test_only_answers_are_learned_and_every_token_of_them(processor):
+    encode = Encoder(processor.tokenizer)
+    inputs, targets = encode.block(ASKED[0])
+    learned = [(i, t) for i, t in zip(inputs, targets, strict=True) if t != IGNORED]
+    start, end = (processor.tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
+    four, seven = processor.tokenizer("47")["input_ids"]
+    assert learned == [(start, four), (four, seven), (seven, end)]
+
+
+def test_a_question_too_long_for_its_block_is_refused(processor):
+    with pytest.raises(ValueError, match="LENGTH"):
+        Encoder(processor.tokenizer).block(Asked("read", "number on the red sign in the picture?", "47", ()))
+
+
+def test_an_answer_counts_only_when_all_its_tokens_are_right():
+    targets = torch.full((1, 2, 3), IGNORED)
+    targets[0, 0, 1:], targets[0, 1, 1:] = torch.tensor([1, 2]), torch.tensor([1, 2])
+    logits = torch.zeros(1, 6, 4)
+    for place, token in ((1, 1), (2, 2), (4, 1), (5, 3)):  # the second answer ends wrongly
+        logits[0, place, token] = 1.0
+    batch = Batch(torch.zeros(0), torch.zeros(0), targets, torch.tensor([[0, 0]]), {}, {})
+    assert exact_matches(logits, batch)[0].tolist() == [1.0, 2.0]
+
+
+def test_merge_order_puts_the_four_patches_of_a_unit_side_by_side():
+    grid = np.arange(16).reshape(4, 4)
+    assert merge_order(grid).tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
+
+
+def test_labels_name_what_lies_under_patches_and_units():
+    sign = Thing("sign", 2, -1, 47, (0, 0, 32, 32), ((6, 6, 16, 26), (16, 6, 26, 26)))
+    card = Thing("card", 0, -1, 9, (32, 32, 64, 64), ((35, 35, 61, 61),))
+    scene = Scene(np.zeros((64, 64, 3), dtype=np.uint8), (sign, card), crowded=False)
+    unit, patch = unit_labels(scene), patch_labels(scene)
+    assert unit["kind"].tolist() == [SIGN, NOTHING, NOTHING, CARD]
+    assert unit["colour"].tolist() == [2, NO_COLOUR, NO_COLOUR, NO_COLOUR]
+    assert unit["tens"].tolist() == [4, NO_DIGIT, NO_DIGIT, NO_DIGIT]
+    assert unit["ones"].tolist() == [7, NO_DIGIT, NO_DIGIT, NO_DIGIT]
+    assert unit["hand"].tolist() == [NO_DIGIT, NO_DIGIT, NO_DIGIT, 9]
+    assert patch["glyph"].tolist() == [4, 7, 4, 7] + [NO_DIGIT] * 12
+
+
+def test_the_course_ends_with_its_rate_at_zero_and_never_rises_after_the_start():
+    course = Course(seconds=6000.0, seeing_seconds=600.0)
+    spoken = [course.at(600.0 + 60.0 + second).rate for second in range(0, 5340, 60)]
+    assert not course.at(599.0).speaking and course.at(601.0).speaking
+    assert all(later <= earlier for earlier, later in zip(spoken, spoken[1:], strict=False))
+    assert course.at(5999.9).rate < 1e-6
+    assert course.at(5999.9).side == 256
+    with pytest.raises(ValueError, match="6000"):
+        course.at(6000.0)
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one():
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(2, 8, 32, generator=generator)
+    for matrices in (wide, wide.transpose(1, 2).contiguous()):
+        values = torch.linalg.svdvals(orthogonalize(matrices))
+        assert values.min() > 0.6 and values.max() < 1.3
+    assert torch.linalg.svdvals(wide).max() > 5
+
+
+def test_muon_moves_hidden_matrices_only():
+    names = {name for name, parameter in new_model(0).named_parameters() if is_hidden_matrix(name, parameter)}
+    assert "model.language_model.layers.15.mlp.down_proj.weight" in names
+    assert "model.visual.blocks.0.attn.qkv.weight" in names
+    assert not {name for name in names if "embed" in name or "norm" in name or "bias" in name}
+    assert len(names) == 16 * 7 + 8 * 4 + 2 * 2
+
+
+class Steady:
+    """A course that stands still, with small batches."""
+
+    seconds = math.inf
+
+    def at(self, elapsed):
+        return Moment(speaking=True, side=64, images=2, crowded_share=0.5, rate=1.0, auxiliary_weight=0.4)
+
+
+def test_resumed_training_continues_as_if_it_had_never_stopped(tmp_path):
+    missing = materials.missing_materials()
+    if missing:
+        pytest.skip(f"the generator's materials are not installed: {missing[0]}")
+    from harness.reference.train import Settings, Trainer, save
+
+    settings = Settings(out=tmp_path, minutes=1.0, workers=1, variants=2)
+    straight, resumed = Trainer(settings, rank=0), Trainer(settings, rank=0)
+    straight.course = resumed.course = Steady()
+    first = straight.step()
+    straight.step()
+    save(straight, tmp_path / "checkpoint.pt")
+    third = straight.step()
+    resumed.load(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    again = resumed.step()
+    assert again["answer"] == third["answer"] != first["answer"]
+    for ours, theirs in zip(straight.parameters, resumed.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+    assert resumed.step_index == 3 and resumed.elapsed > 0
+    assert third["counts"].shape == (len(FAMILIES), 2) and third["counts"][:, 1].sum() <= 2 * QUESTIONS
