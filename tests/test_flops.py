@@ -257,7 +257,7 @@ def test_in_vit_an_aggregate_is_one_token_and_one_row_of_the_projector():
     realised = planned_realised(dims, shape, plan, 3, declared)
     assert realised.vit_tokens == ((1 + 64,), (1 + 40 + 1,), (1 + 20 + 1,))
     assert realised.merged_units == 6
-    assert realised.sites == (("in-vit:0", 16, 11, 24), ("in-vit:1", 11, 6, 24))
+    assert realised.sites == (("in-vit:0", 16, 10, 24), ("in-vit:1", 11, 5, 24))
 
 
 def test_several_images_share_a_site_in_proportion():

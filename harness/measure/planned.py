@@ -17,7 +17,8 @@ class Declared:
 
     extra_vit_tokens: put in front of each image, if the plan has an in-vit site (`Pruner.extra_vit_token_count`).
     aggregates_after: site -> aggregate rows alive after it, all images together; they are part of `Plan.keeps`, and
-    each is one token in the ViT where a unit is g patches. selection_flops: `Pruner.selection_flops`.
+    each is one token in the ViT where a unit is g patches. selection_flops: `Pruner.selection_flops`; its n counts
+    the aggregates carried so far, its k the rows kept without the new ones.
     """
 
     extra_vit_tokens: int = 0
@@ -55,15 +56,16 @@ def planned_realised(
     sites, selection_flops = [], 0
     n = merged = shape.n
     for site in sorted(plan.keeps, key=_running_order):
-        k, width = plan.keeps[site], site_width(dims, site)
-        assert k is not None
+        alive, gathered, width = plan.keeps[site], declared.aggregates_after(site), site_width(dims, site)
+        assert alive is not None
+        k = alive - gathered
         sites.append((site_label(site), n, k, width))
         selection_flops += declared.selection_flops(site, n, k, width)
         if site.hook in (PRE_TOKENIZATION, IN_VIT):
-            units, aggregates = _split(k, units, aggregates, declared.aggregates_after(site))
+            units, aggregates = _split(alive, units, aggregates, gathered)
             by_block[site.layer + 1 if site.hook == IN_VIT else 0] = _vit_tokens(dims, units, aggregates, extra)
-            merged = k
-        n = k
+            merged = alive
+        n = alive
     return Realised(
         vit_tokens=_every_block(by_block, shape.vit_layers),
         merged_units=merged,
