@@ -48,6 +48,12 @@ def gather(site):
     return decide
 
 
+def turned(x, cos, sin):
+    """RoPE by hand; the native rotation runs in float32."""
+    x = x.float().double()
+    return (x * cos + torch.cat([-x[..., 8:], x[..., :8]], -1) * sin).float().double()
+
+
 @torch.no_grad()
 def plain_vit(model, inputs):
     """Features and DeepStack rows of one image, token by token, dense attention, no packing."""
@@ -65,9 +71,7 @@ def plain_vit(model, inputs):
         query, key, value = block.attn.qkv(normal).view(len(tokens), 3, 2, 16).unbind(1)
         cos = torch.stack([c for c, _ in tables])[:, None].float().double()
         sin = torch.stack([s for _, s in tables])[:, None].float().double()
-        turn = lambda x: x * cos + torch.cat([-x[..., 8:], x[..., :8]], -1) * sin  # noqa: E731
-        query, key = turn(query.float().double()), turn(key.float().double())
-        query, key = query.float().double(), key.float().double()  # the native rotation runs in float32
+        query, key = turned(query, cos, sin), turned(key, cos, sin)
         weights = torch.einsum("ihd,jhd->hij", query, key).mul(16**-0.5).softmax(-1)
         mixed = torch.einsum("hij,jhd->ihd", weights, value).reshape(len(tokens), 32)
         hidden = hidden + block.attn.proj(mixed)
@@ -151,6 +155,26 @@ def test_one_image_can_gather_while_another_loses_nothing():
     realised = engine.prefill(inputs, Plan({FIRST: 10})).realised
     assert realised.entering == (10,) * 6
     assert realised.vit_tokens[-1] == (24, 13)
+
+
+def test_two_images_together_give_what_each_gives_alone():
+    model = qwen3_vl(torch.float64)
+
+    def decide(view):
+        return Selection(torch.nonzero(view.unit < 3).flatten(), aggregate=(view.unit >= 3).double() / 7)
+
+    engine = Engine(Qwen3VL(model), Scripted({FIRST: decide}))
+    batch = processed(((2, 3), (4, 6)))
+    batch["pixel_values"] = batch["pixel_values"].double()
+    alone = [{**processed((grid,)), "pixel_values": pixels} for grid, pixels in zip(
+        ((2, 3), (4, 6)), batch["pixel_values"].split([24, 96]), strict=True)]  # fmt: skip
+
+    def features(one):
+        with torch.no_grad(), engine.encoded(engine.family.inputs(one), Plan({FIRST: None}), 0, Untimed()) as encoded:
+            return encoded.arguments["mm_encoder_outputs"]["image"].pooler_output
+
+    for ours, single in zip(features(batch), alone, strict=True):
+        assert torch.allclose(ours, features(single)[0], atol=1e-9)
 
 
 def test_an_interface_aggregate_is_the_last_row_of_its_image():

@@ -52,7 +52,7 @@ def processed(grids: tuple[tuple[int, int], ...] = ((4, 6),), seed: int = 1, tex
     ids: list[int] = [3, 7]
     for rows, columns in grids:
         ids += [START, *[IMAGE] * (rows * columns), END, 11]
-    ids += torch.randint(0, TEXT, (text,), generator=generator).tolist() + [EOS, 9, 12]
+    ids += [*torch.randint(0, TEXT, (text,), generator=generator).tolist(), EOS, 9, 12]
     patches = sum(rows * columns for rows, columns in grids) * 4
     return {
         "input_ids": torch.tensor([ids]),
