@@ -164,6 +164,11 @@ class Surgery:
         return features
 
     @property
+    def rows(self) -> VisualRows:
+        """The visual tokens alive now."""
+        return self._sequence.rows if self._sequence else self.start
+
+    @property
     def visual_mask(self) -> Tensor | None:
         """(1, T) bool, True at today's visual tokens; None before the first layer."""
         if self._sequence is None:
