@@ -1,0 +1,84 @@
+"""What a request opens, and the cells that it asks for: the method's and those of its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.accuracy import Answering
+from harness.benchmarks import Benchmark, open_benchmark
+from harness.cost import Cost
+from harness.measure.flops import ModelDims, dims_of
+from harness.models.loading import OpenModel, open_model
+from harness.planning import Planner
+from harness.records import RunSpec, Sample
+from harness.request import Request
+from harness.timing import Subject
+from methods import build
+from methods.base import Pruner
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where models and benchmarks come from; tests bring their own."""
+
+    model: Callable[..., OpenModel] = open_model
+    benchmark: Callable[[str], Benchmark] = open_benchmark
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to do: its request, its pruner (None: unpruned), its identity."""
+
+    request: Request
+    pruner: Pruner | None
+    spec: RunSpec
+
+    @property
+    def title(self) -> str:
+        return "unpruned" if self.pruner is None else f"{self.spec.method} at {self.request.budget}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An open model and an open benchmark, which all cells of a request share."""
+
+    model: OpenModel
+    benchmark: Benchmark
+    samples: Sequence[Sample]
+
+    @property
+    def dims(self) -> ModelDims:
+        return dims_of(self.model.family.model.config)
+
+    def cell(self, request: Request) -> Cell:
+        """The cell of a request. Raises UnknownMethod."""
+        pruner = build(request.method, **request.settings)
+        spec = request.specify(pruner, self.model, self.benchmark, self.samples)
+        return Cell(request, None if request.is_full else pruner, spec)
+
+    def answering(self, cell: Cell) -> Answering:
+        """What the accuracy pass of a cell needs."""
+        cost = Cost(self.dims, cell.pruner)
+        engine = self.model.engine(cell.pruner)
+        planner = Planner(engine, cell.request.budget, cost.planned_ratio)
+        return Answering(self.model, engine, planner, self.benchmark, cell.request.seed, cost.by_stage)
+
+    def subject(self, cell: Cell) -> Subject:
+        """What a timing session of a cell needs."""
+        return Subject(self.answering(cell), self.model.engine(None), self.samples, self.dims)
+
+
+def open_bench(request: Request, sources: Sources | None = None) -> Bench:
+    """Open what a request names, cheapest first: a wrong benchmark or method stops before weights are read."""
+    sources = sources or Sources()
+    benchmark = sources.benchmark(request.benchmark)
+    build(request.method, **request.settings)
+    model = sources.model(
+        request.model,
+        dtype=request.dtype,
+        device=request.device,
+        attention=request.attention,
+        image_backend=request.image_backend,
+    )
+    return Bench(model, benchmark, benchmark.samples[: request.limit])

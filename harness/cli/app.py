@@ -1,0 +1,37 @@
+"""The verbs put together, and the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from harness.cli import database, doctor, listing, run, show
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="Benchmark visual-token pruners at equal budget on the same machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("list")(listing.list_)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+app.add_typer(database.app, name="db")
+
+
+@app.callback()
+def _keep_verbs() -> None:
+    """Benchmark visual-token pruners at equal budget on the same machine."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 environment, 4 store locked, 130 interrupted."""
+    try:
+        app()
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,100 @@
+"""`harness list methods|models|benchmarks|runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+from harness.cli import options
+from harness.cli.printing import print_json, print_rows
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    models = "models"
+    benchmarks = "benchmarks"
+    runs = "runs"
+
+
+def list_(what: Kind, store: options.Store = None, json: options.Json = False) -> None:
+    """List methods, models, benchmarks or runs. With --json: an array of objects with `name`."""
+    rows = _runs(store) if what is Kind.runs else _LISTS[what]()
+    if json:
+        print_json(rows)
+    else:
+        print_rows(rows, _COLUMNS[what])
+
+
+def _methods() -> list[dict[str, Any]]:
+    import methods
+
+    return [describe_method(name) for name in methods.names()]
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """What a method says of itself: hooks, licence of the authors' code, paper, presets, settings and defaults."""
+    import methods
+
+    kind = methods.get(name)
+    return {
+        "name": kind.name,
+        "title": kind.title,
+        "hooks": list(kind.hooks),
+        "paper": kind.paper,
+        "licence": kind.licence,
+        "presets": {preset: dict(settings) for preset, settings in kind.presets.items()},
+        "settings": kind().settings(),
+    }
+
+
+def _models() -> list[dict[str, Any]]:
+    from harness.models.loading import EMBEDDED
+
+    return [
+        {"name": name, "folder": str(folder), "present": (folder / "config.json").is_file()}
+        for name, folder in sorted(EMBEDDED.items())
+    ]
+
+
+def _benchmarks() -> list[dict[str, Any]]:
+    from harness.benchmarks import names, open_benchmark
+
+    opened = [open_benchmark(name) for name in names()]
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "samples": len(one.samples),
+            "chance": {category: round(share, 4) for category, share in one.chance.items()},
+            "licence": one.licence,
+            "revision": one.revision,
+        }
+        for one in opened
+    ]
+
+
+def _runs(path: options.Store) -> list[dict[str, Any]]:
+    from harness.cli.stores import open_store
+
+    rows = open_store(path).runs().to_dict("records")
+    return [{"name": row["run_id"], **{key: row[key] for key in _RUN_FIELDS}} for row in rows]
+
+
+_LISTS: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
+    Kind.methods: _methods,
+    Kind.models: _models,
+    Kind.benchmarks: _benchmarks,
+}
+_RUN_FIELDS = (
+    "status", "method", "preset", "model", "benchmark", "budget", "seed", "n", "errors", "accuracy", "ra",
+    "flops_ratio", "lr", "indicative", "stale", "started_at", "finished_at",
+)  # fmt: skip
+_COLUMNS = {
+    Kind.methods: ("name", "hooks", "presets", "paper", "licence"),
+    Kind.models: ("name", "present", "folder"),
+    Kind.benchmarks: ("name", "samples", "chance", "licence"),
+    Kind.runs: ("name", "status", "method", "model", "benchmark", "budget", "seed", "accuracy", "ra", "lr", "stale"),
+}

@@ -1,0 +1,34 @@
+"""The flags that several verbs share, so that each means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Method = Annotated[str, typer.Option(help="NAME, NAME:PRESET, or a path: ./mine.py[:Class].")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, key=value. Repeatable.")
+]
+BudgetWords = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="50%, 128 tokens, native, or KIND:VALUE (layer_average, interface_kept, flops_ratio). Default: 50%.",
+    ),
+]
+Model = Annotated[str, typer.Option(help="A model's name, folder or hub id.")]
+BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Attention = Annotated[str, typer.Option(help="sdpa, eager or flash_attention_2.")]
+Pairs = Annotated[int | None, typer.Option(min=1, help="Timed pairs per shape.")]
+Sessions = Annotated[int | None, typer.Option(min=1, help="Timing sessions; several run in a fresh process each.")]
+Minutes = Annotated[float | None, typer.Option(min=0.001, help="Time for the timing pass. Default: 0.5 on a CPU.")]
+NoTiming = Annotated[bool, typer.Option("--no-timing", help="Leave the timing pass out.")]
+Store = Annotated[Path | None, typer.Option(help="The database. Default: results/local.duckdb in a checkout.")]
+Force = Annotated[bool, typer.Option("--force", help="Redo a run that is done.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

@@ -1,0 +1,11 @@
+"""Libraries that talk while they work, silenced: the command line has its own words."""
+
+from __future__ import annotations
+
+
+def quiet_transformers() -> None:
+    """No progress bars and no advice from transformers; its errors still arrive as exceptions."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,93 @@
+"""`harness run`: one method, one model, one benchmark, one budget."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+import typer
+
+from harness.budget import BudgetError, BudgetSpec
+from harness.cli import options
+from harness.cli.printing import print_json, tell
+from harness.errors import Interrupted, UsageError
+from harness.figures import FAILED_BUDGET
+from harness.interrupts import graceful_stop
+
+
+def run(
+    method: options.Method,
+    settings: options.Setting = None,
+    budget: options.BudgetWords = None,
+    model: options.Model = "reference-a",
+    benchmark: options.BenchmarkName = "reference-quick",
+    seed: options.Seed = 0,
+    limit: options.Limit = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "auto",
+    attention: options.Attention = "sdpa",
+    pairs: options.Pairs = None,
+    sessions: options.Sessions = None,
+    minutes: options.Minutes = None,
+    no_timing: options.NoTiming = False,
+    store: options.Store = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Run a method, and what it is told against: the unpruned model and random choice.
+
+    What is done is not done again; what was cut off is continued.
+    """
+    asked = _budget(method, budget)
+    from harness.cli.method_errors import method_errors
+    from harness.cli.progress import Bar
+    from harness.cli.quiet import quiet_transformers
+    from harness.cli.stores import open_store
+    from harness.cli.telling import print_comparison, tell_next
+    from harness.comparison import document
+    from harness.request import Request
+    from harness.runner import run as run_request
+    from harness.settings import parse_settings
+    from harness.timing import protocol_for
+    from methods import get
+
+    quiet_transformers()
+    opened = open_store(store)
+    where = _device(device)
+    timing = None if no_timing else protocol_for(where, pairs, sessions, minutes)
+    with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
+        name = method if ".py" in method else method.partition(":")[0]
+        typed = parse_settings(name, get(name), settings or ())
+        request = Request(method, asked, model, benchmark, typed, seed, limit, dtype, where, attention)
+        try:
+            comparison = run_request(request, opened, Bar(), timing=timing, force=force, stop=stop)
+        except Interrupted as error:
+            raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
+    if json:
+        print_json(document(comparison))
+    else:
+        print_comparison(comparison)
+        tell_next(comparison, opened.path)
+    if comparison.run.figures.status == FAILED_BUDGET:
+        tell(comparison.run.figures.message)
+        raise typer.Exit(1)
+
+
+def _budget(method: str, words: str | None) -> BudgetSpec:
+    """The asked budget: half the visual tokens by default, all of them for the method that prunes nothing."""
+    try:
+        asked = BudgetSpec.parse(words or ("100%" if method == "full" else "50%"))
+    except BudgetError as error:
+        raise UsageError(str(error)) from error
+    if method == "full" and asked != BudgetSpec("layer_average", 1.0):
+        raise UsageError(f"full keeps every visual token, got --budget {words}; leave --budget out")
+    return asked
+
+
+def _device(word: str) -> str:
+    if word != "auto":
+        return word
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None else "cpu"

@@ -1,0 +1,55 @@
+"""`harness show RUN|METHOD`: everything known of a run, or what a method says of itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import options
+from harness.cli.printing import plain, print_json, print_rows
+from harness.errors import UnknownRun
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN|METHOD", help="A run's id or its beginning, or a method.")],
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Show a run of the store, or a method and its runs."""
+    import methods
+
+    found = _method(name, store) if name in methods.names() or ".py" in name else _run(name, store)
+    if json:
+        print_json(found)
+    else:
+        print_rows([{"": key, "value": value} for key, value in plain(found).items()], ("", "value"))
+
+
+def _method(name: str, store: options.Store) -> dict[str, Any]:
+    from harness.cli.listing import describe_method
+    from harness.cli.method_errors import method_errors
+    from harness.cli.stores import open_store
+
+    with method_errors():
+        described = describe_method(name)
+    runs = open_store(store).runs()
+    return {**described, "runs": list(runs[runs["method"] == name]["run_id"])}
+
+
+def _run(name: str, store: options.Store) -> dict[str, Any]:
+    from harness.cli.stores import open_store
+
+    opened = open_store(store)
+    try:
+        row = opened.run(name)
+    except UnknownRun as error:
+        import methods
+        from harness.errors import nearest
+
+        raise UnknownRun(f"{error}; nearest methods: {nearest(name, methods.names())}") from error
+    failures = opened.query(
+        "SELECT sample_id, error FROM samples WHERE run_id = ? AND error IS NOT NULL ORDER BY sample_id",
+        [row["run_id"]],
+    )
+    return {**row, "log": str(opened.log_path(row["run_id"])), "failures": failures.to_dict("records")}

@@ -1,0 +1,132 @@
+"""A comparison as a table for people: unpruned, random and the method side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.cli.printing import tell
+from harness.comparison import Comparison, Summary
+from harness.figures import FAILED_BUDGET, Figures
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = columns_of(comparison)
+    spec = comparison.run.spec
+    table = Table(title=f"{spec.model} · {spec.benchmark} · seed {spec.seed}", title_justify="left", box=None)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for label, cells in rows_of(columns, comparison):
+        table.add_row(label, *cells)
+    console = Console()
+    console.width = max(console.width, 80)
+    console.print(table, highlight=False)
+
+
+def columns_of(comparison: Comparison) -> dict[str, Summary]:
+    """Column title -> run, the controls first; a control that is the run itself appears once."""
+    columns = {"unpruned": comparison.full}
+    if comparison.random is not None:
+        columns[f"random {comparison.random.budget}"] = comparison.random
+    if comparison.run.spec.run_id != comparison.full.spec.run_id:
+        spec = comparison.run.spec
+        name = f"{spec.method}:{spec.preset}" if spec.preset else spec.method
+        columns[f"{name} {comparison.run.budget}"] = comparison.run
+    return columns
+
+
+def rows_of(columns: Mapping[str, Summary], comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Label -> one cell a column."""
+    figures = [summary.figures for summary in columns.values()]
+    rows = [
+        ("accuracy, 95 %", [_share(f.accuracy, f.accuracy_low, f.accuracy_high) for f in figures]),
+        ("RA (vs unpruned), 95 %", [_share(f.ra, f.ra_low, f.ra_high) for f in figures]),
+    ]
+    for category in comparison.run.accuracy_by_category:
+        rows.append((f"  {category}", [f"{s.accuracy_by_category[category] * 100:.1f} %" for s in columns.values()]))
+    rows += [
+        ("visual tokens: full", [_tokens(f.full_tokens) for f in figures]),
+        ("  asked", [_tokens(f.asked_tokens) for f in figures]),
+        ("  realised", [_tokens(f.realised_tokens) for f in figures]),
+        ("  entering LLM layers", [by_layer(s.entering) for s in columns.values()]),
+        ("target's units kept", [_percent(f.recall_of_target) for f in figures]),
+        ("prefill FLOPs ratio", [_ratio(f.flops_ratio) for f in figures]),
+        ("  LLM part", [_ratio(f.llm_flops_ratio) for f in figures]),
+    ]
+    return rows + _latency_rows(list(columns.values()), comparison.run.figures)
+
+
+def _latency_rows(runs: Sequence[Summary], timed: Figures) -> list[tuple[str, list[str]]]:
+    """Prefill milliseconds by stage: the unpruned column shows the arm that was timed beside the method."""
+    if not timed.base_ms:
+        return []
+    arms = [timed.base_ms, *[run.figures.pruned_ms for run in runs[1:]]]
+    stages = [stage for stage in timed.base_ms | timed.pruned_ms if stage != "total"]
+    rows = [("prefill, ms (medians)", [_ms(arm, "total") for arm in arms])]
+    rows += [(f"  {stage}", [_ms(arm, stage) for arm in arms]) for stage in stages]
+    label = "LR (time saved), 95 %" + (", indicative" if timed.indicative else "")
+    return [*rows, (label, ["–", *[_share(r.figures.lr, r.figures.lr_low, r.figures.lr_high) for r in runs[1:]]])]
+
+
+def by_layer(entering: Sequence[float]) -> str:
+    """Tokens of each LLM layer, runs of equal ones joined: "64 x3, 20 x13"."""
+    groups: list[tuple[str, int]] = []
+    for value in entering:
+        spelled = f"{value:.1f}".removesuffix(".0")
+        if groups and groups[-1][0] == spelled:
+            groups[-1] = (spelled, groups[-1][1] + 1)
+        else:
+            groups.append((spelled, 1))
+    return ", ".join(f"{value} x{count}" for value, count in groups) or "–"
+
+
+def tell_next(comparison: Comparison, store: Path) -> None:
+    """What the table does not say, and what to type next, on stderr."""
+    run = comparison.run
+    if run.figures.errors:
+        tell(f"{run.figures.errors} of {run.figures.n} samples failed and count as wrong: harness show {_id(run)}")
+    if comparison.over_random is not None:
+        over = comparison.over_random
+        points = f"{over.value * 100:+.1f} points, 95 % {over.low * 100:+.1f} to {over.high * 100:+.1f}"
+        tell(f"beats random: {comparison.beats_random} ({points})")
+    if run.figures.lr is not None and run.figures.lr < 0:
+        tell("LR is negative: here the method is slower than no pruning")
+    if run.figures.indicative:
+        tell("latency is indicative: a publishable row needs an accelerator, 5 sessions and 30 pairs a shape")
+    tell(f"run {run.spec.run_id} is in {store}")
+    if run.figures.status != FAILED_BUDGET:
+        tell(f"next: {shlex.join(['harness', 'run', '--method', run.spec.method, '--budget', '25%'])}")
+    tell(f"next: harness show {_id(run)}    harness list runs")
+
+
+def _id(run: Summary) -> str:
+    return run.spec.run_id
+
+
+def _share(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "–"
+    bounds = f" [{low * 100:.1f}, {high * 100:.1f}]" if low is not None and high is not None else ""
+    return f"{value * 100:.1f} %{bounds}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.1f} %"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _tokens(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}".removesuffix(".0")
+
+
+def _ms(arm: Mapping[str, float], stage: str) -> str:
+    return f"{arm[stage]:.2f}" if stage in arm else "–"

@@ -1,0 +1,113 @@
+"""Is this machine fit to run the harness? One finding a check; nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.benchmarks import names, open_benchmark
+from harness.errors import HarnessError
+from harness.models.loading import EMBEDDED, open_model
+from harness.store import Store
+
+GIB = 1024**3
+LEAST_FREE_BYTES = GIB
+VERSIONS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
+    "torch": ((2, 6), (3,), "device events and the attention registry"),
+    "transformers": ((5, 18), (6,), "the staged path is proven on these"),
+    "duckdb": ((1, 5), (2,), "2.0.0 loses rows when processes take turns"),
+}
+REINSTALL = "reinstall the package, or run `git checkout .` in a clone"
+WATCHED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. fit: False means that something will not work; advice says what to do."""
+
+    name: str
+    fit: bool
+    found: str
+    advice: str = ""
+
+
+def examine(store: Store) -> Iterator[Finding]:
+    """Every finding, cheapest first."""
+    yield _python()
+    for package, bounds in VERSIONS.items():
+        yield _package(package, *bounds)
+    yield _accelerator()
+    yield _variables()
+    yield _disk(store.path)
+    yield _checked("store", "harness db rebuild, or give another --store", lambda: _store(store))
+    for name in EMBEDDED:
+        yield _checked(f"model {name}", REINSTALL, partial(_model, name))
+    for name in names():
+        yield _checked(f"benchmark {name}", REINSTALL, partial(_benchmark, name))
+
+
+def _checked(name: str, advice: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except HarnessError as error:
+        return Finding(name, False, str(error), advice)
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+
+
+def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: str) -> Finding:
+    wanted = f"{'.'.join(map(str, least))} <= {package} < {'.'.join(map(str, below))}: {why}"
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return Finding(package, False, "not installed", wanted)
+    numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
+    return Finding(package, least <= numbers < below, found, wanted)
+
+
+def _accelerator() -> Finding:
+    from harness.measure.machine import machine
+
+    here = machine()
+    gpus = [f"{gpu['name']} {gpu['memory_gib']} GiB" for gpu in here.hardware["gpus"]]
+    threads = f"{here.software['threads']} threads on {here.hardware['cpu']}"
+    found = ", ".join(gpus) or f"none ({threads}); timings will be indicative"
+    return Finding("accelerator", True, found)
+
+
+def _variables() -> Finding:
+    found = [f"{name}={os.environ[name]}" for name in WATCHED if name in os.environ]
+    return Finding("environment", True, ", ".join(found) or "nothing set that matters")
+
+
+def _disk(store: Path) -> Finding:
+    folder = next(parent for parent in store.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    return Finding("disk", free >= LEAST_FREE_BYTES, f"{free / GIB:.1f} GiB free at {folder}", "free some space")
+
+
+def _store(store: Store) -> str:
+    return f"{store.path}: {len(store.runs())} runs, logs in {store.log_folder}"
+
+
+def _model(name: str) -> str:
+    opened = open_model(name)
+    count = sum(parameter.numel() for parameter in opened.model.parameters())
+    return f"{count / 1e6:.1f} M parameters, revision {opened.revision[:12]}"
+
+
+def _benchmark(name: str) -> str:
+    benchmark = open_benchmark(name)
+    seen = {sample.images[0]: sample for sample in benchmark.samples}
+    for sample in seen.values():
+        benchmark.load_image(sample, 0)
+    return f"{len(benchmark.samples)} questions on {len(seen)} images, revision {benchmark.revision[:12]}"

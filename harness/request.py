@@ -1,0 +1,74 @@
+"""What a user asked for, and the RunSpec that it becomes once model and benchmark are open."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.benchmarks.base import Benchmark
+from harness.budget import BudgetSpec
+from harness.identity import code_hash, sample_ids_hash
+from harness.records import RunSpec, Sample
+
+if TYPE_CHECKING:
+    from harness.models.loading import OpenModel
+    from methods.base import Pruner
+
+FULL = "full"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's."""
+
+    method: str
+    budget: BudgetSpec
+    model: str = "reference-a"
+    benchmark: str = "reference-quick"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    limit: int | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    attention: str = "sdpa"
+    image_backend: str = "pil"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this is the control that prunes nothing."""
+        return self.method == FULL
+
+    def control(self, name: str) -> Request:
+        """The same cell with a control for its method; the unpruned one is the same at every budget and seed."""
+        if name == FULL:
+            return replace(self, method=FULL, settings={}, budget=BudgetSpec("layer_average", 1.0), seed=0)
+        return replace(self, method=name, settings={})
+
+    def specify(self, pruner: Pruner, model: OpenModel, benchmark: Benchmark, samples: Sequence[Sample]) -> RunSpec:
+        """The identity of this run."""
+        source = Path(inspect.getfile(type(pruner)))
+        name, _, preset = (self.method, "", "") if ".py" in self.method else self.method.partition(":")
+        return RunSpec(
+            method=name,
+            settings=json.loads(json.dumps(pruner.settings())),  # as it will be read back: lists for tuples
+            model=model.name,
+            model_revision=model.revision,
+            benchmark=benchmark.name,
+            benchmark_revision=benchmark.revision,
+            budget_kind=self.budget.kind,
+            budget_value=self.budget.value,
+            seed=self.seed,
+            limit=self.limit,
+            sample_ids=sample_ids_hash([sample.id for sample in samples]),
+            dtype=self.dtype,
+            attention=self.attention,
+            image_backend=self.image_backend,
+            device=self.device,
+            code=code_hash(source),
+            preset=preset,
+        )

@@ -1,0 +1,146 @@
+"""The story of a run: words -> spec -> records -> timing -> figures -> store. Its controls run first.
+
+Each stage hands a finished value on. A run that is done is read, not repeated; one that was cut off is continued.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.accuracy import Stop, Watcher, answer_all
+from harness.bench import Bench, Cell, Sources, open_bench
+from harness.comparison import Comparison, compare
+from harness.errors import Interrupted, UndecodableImage
+from harness.figures import FAILED_BUDGET, OK, Environment
+from harness.fresh import time_in_fresh_process
+from harness.identity import git_state
+from harness.log_contents import RunContents, read_log
+from harness.measure.latency import Protocol
+from harness.measure.machine import machine
+from harness.request import FULL, RANDOM, Request
+from harness.runlog import RunLog
+from harness.store import Store
+from harness.tally import figures_of
+from harness.timing import time_session
+
+
+def run(
+    request: Request,
+    store: Store,
+    watcher: Watcher,
+    *,
+    timing: Protocol | None = None,
+    force: bool = False,
+    stop: Stop = lambda: False,
+    sources: Sources | None = None,
+) -> Comparison:
+    """Run a request and the controls that it is told against; give them side by side.
+
+    timing: None leaves the timing pass out. force: redo the asked run; its controls stay. stop: asked between
+    samples. Raises Interrupted when told to stop, and what harness/errors.py and methods/base.py name; whatever was
+    answered before stays in the log.
+    """
+    story = _Story(open_bench(request, sources), store, watcher, stop, _environment())
+    asked = story.bench.cell(request)
+    _check_feasible(story.bench, asked)
+    if request.is_full:
+        own = story.reach(asked, None, timing, force)
+        return compare(own, own, None)
+    full = story.reach(story.bench.cell(request.control(FULL)), None)
+    random = None
+    if request.budget.kind != "native" and request.method != RANDOM:
+        random = story.reach(story.bench.cell(request.control(RANDOM)), full)
+    return compare(story.reach(asked, full, timing, force), full, random)
+
+
+@dataclass(frozen=True)
+class _Story:
+    """What every run of one request needs."""
+
+    bench: Bench
+    store: Store
+    watcher: Watcher
+    stop: Stop
+    environment: Environment
+
+    def reach(
+        self, cell: Cell, full: RunContents | None, timing: Protocol | None = None, force: bool = False
+    ) -> RunContents:
+        """The finished log of a cell: read if it is done, else begun or continued. full: the unpruned run's, if not
+        this one. force: begin again."""
+        path = self.store.log_path(cell.spec.run_id)
+        contents = read_log(path) if path.exists() and not force else None
+        if contents is not None and _is_done(contents) and not self._missing_sessions(contents, timing):
+            return contents
+        with RunLog.open(path, cell.spec, self.environment, restart=force) as log:
+            complete = self._answer(cell, log)
+            if complete:
+                contents = self._time(cell, timing, log)
+                log.finish(figures_of(contents, full or contents, self.environment.machine_id))
+        self.store.ingest(path)
+        contents = _read(path)
+        if not complete:
+            done, all_of_them = len(contents.records), len(self.bench.samples)
+            raise Interrupted(f"stopped after {done} of {all_of_them} samples of {cell.title}; nothing is lost")
+        return contents
+
+    def _answer(self, cell: Cell, log: RunLog) -> bool:
+        if len(log.done) == len(self.bench.samples):
+            return True
+        self.watcher.begins(cell.title, len(self.bench.samples), len(log.done))
+        try:
+            return answer_all(self.bench.answering(cell), self.bench.samples, log, self.watcher, self.stop)
+        finally:
+            self.watcher.ends()
+
+    def _time(self, cell: Cell, timing: Protocol | None, log: RunLog) -> RunContents:
+        """The log's contents once it has all the timing sessions that were asked for."""
+        missing = self._missing_sessions(_read(log.path), timing)
+        if timing is not None and missing:
+            self.watcher.begins(f"timing {cell.title}", missing, 0)
+            try:
+                for _ in range(missing):
+                    log.append(*self._session(cell, timing))
+                    self.watcher.advanced()
+            finally:
+                self.watcher.ends()
+        return _read(log.path)
+
+    def _session(self, cell: Cell, timing: Protocol) -> list:
+        if timing.sessions > 1:
+            return time_in_fresh_process(cell.request, timing, self.stop)
+        return time_session(self.bench.subject(cell), timing, self.stop)
+
+    def _missing_sessions(self, contents: RunContents, timing: Protocol | None) -> int:
+        """How many timing sessions on this machine the log still lacks."""
+        here = {row.session for at, row in contents.latencies if at == self.environment.machine_id}
+        return max(0, timing.sessions - len(here)) if timing else 0
+
+
+def _environment() -> Environment:
+    here, git = machine(), git_state()
+    return Environment(here.id, {**here.facts(), "git_commit": git.commit, "git_dirty": git.dirty})
+
+
+def _check_feasible(bench: Bench, cell: Cell) -> None:
+    """Plan the first sample whose image can be read, before anything runs. Raises BudgetInfeasible."""
+    answering = bench.answering(cell)
+    for sample in bench.samples:
+        try:
+            images = bench.benchmark.load_images(sample)
+        except UndecodableImage:
+            continue
+        inputs = bench.model.prepare(images, bench.benchmark.prompt(sample))
+        answering.planner.plan(inputs.shape, inputs.text_tokens)
+        return
+
+
+def _is_done(contents: RunContents) -> bool:
+    return contents.figures is not None and contents.figures.status in (OK, FAILED_BUDGET)
+
+
+def _read(path: Path) -> RunContents:
+    contents = read_log(path)
+    assert contents is not None  # RunLog.open wrote the header
+    return contents

@@ -1,0 +1,148 @@
+"""The timing pass: the method and no pruning side by side on a few samples that stand for all shapes of a run.
+
+Latency depends on shapes, not on what a picture shows, so 16 samples spread over image sizes and question lengths are
+enough. One session runs in this process; several run in a fresh process each, since a process's luck (memory layout,
+clocks) is part of what an interval must cover.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from harness.accuracy import Answering, Stop, sample_seed
+from harness.errors import Interrupted, UndecodableImage
+from harness.figures import ResourceRow
+from harness.measure.clock import NullClock, StageClock, default_backend
+from harness.measure.flops import ModelDims
+from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
+from harness.measure.memory import kv_cache_bytes, peak_memory
+from harness.models.engine import Engine
+from harness.models.family import Inputs
+from harness.records import LatencyRow, Sample
+from methods.base import Plan
+
+SAMPLES = 16  # timed
+QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whichever bound is met first
+
+BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+Row = LatencyRow | ResourceRow
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one session times: `answering` is the method's, `base` the unpruned engine of the same model."""
+
+    answering: Answering
+    base: Engine
+    samples: Sequence[Sample]
+    dims: ModelDims
+
+
+@dataclass(frozen=True)
+class Case:
+    """One timed sample, ready on the device."""
+
+    sample: Sample
+    inputs: Inputs
+    plan: Plan
+    full: Plan
+
+
+def protocol_for(device: str, pairs: int | None, sessions: int | None, minutes: float | None) -> Protocol:
+    """The bounds of a timing pass: the user's; else what a published row needs; on a CPU what is quick."""
+    if pairs is None and minutes is None:
+        if device != "cpu":
+            default = Protocol.default(True, QUICK_SECONDS)
+            return Protocol(pairs=default.pairs, sessions=sessions or default.sessions)
+        return Protocol(pairs=QUICK_PAIRS, seconds=QUICK_SECONDS, sessions=sessions or 1)
+    return Protocol(pairs=pairs, seconds=None if minutes is None else minutes * 60, sessions=sessions or 1)
+
+
+def time_session(subject: Subject, protocol: Protocol, stop: Stop) -> list[Row]:
+    """The rows of one session in this process. Raises Interrupted as soon as `stop` says so; nothing is kept then."""
+    session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}-{os.getpid()}"
+    cases = cases_of(subject)
+    resources: list[ResourceRow] = []
+
+    def observe(row: WarmUp | DeviceRow) -> None:
+        if isinstance(row, DeviceRow):
+            resources.extend(row.resources())
+
+    arms = {
+        key: (
+            partial(_prefill, subject.base, case, case.full, 0, stop),
+            partial(_prefill, subject.answering.engine, case, case.plan, _seed(subject, case), stop),
+        )
+        for key, case in cases.items()
+    }
+    clock = StageClock(default_backend(subject.answering.model.device))
+    rows: list[Row] = [*measure_pairs(arms, protocol, clock, session, observe)]
+    rows += preprocess_rows({key: _preparing(subject, case) for key, case in cases.items()}, session)
+    return rows + resources + _memory_rows(subject, cases, session)
+
+
+def cases_of(subject: Subject) -> Mapping[str, Case]:
+    """Shape key -> case, such as "8x8+21": units of each image, text tokens. At most 16.
+
+    In native mode what is kept depends on the picture, so every sample is a case of its own.
+    """
+    answering = subject.answering
+    cases: dict[str, Case] = {}
+    for number, sample in enumerate(spread(subject.samples, SAMPLES, lambda one: len(answering.benchmark.prompt(one)))):
+        try:
+            images = answering.benchmark.load_images(sample)
+        except UndecodableImage:
+            continue
+        inputs = answering.model.prepare(images, answering.benchmark.prompt(sample))
+        plan, asked = answering.planner.plan(inputs.shape, inputs.text_tokens)
+        key = ",".join(f"{rows}x{columns}" for rows, columns in inputs.shape.grids) + f"+{inputs.text_tokens}"
+        full = Plan({}, (inputs.shape.n,) * inputs.shape.llm_layers)
+        cases.setdefault(key if asked is not None else f"{key}#{number}", Case(sample, inputs, plan, full))
+    return cases
+
+
+def spread(samples: Sequence[Sample], count: int, measure: Callable[[Sample], Any]) -> list[Sample]:
+    """At most `count` samples, evenly spaced in the order of `measure`; ties in the samples' order."""
+    ordered = sorted(samples, key=measure)
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
+
+
+def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: StageClock | NullClock) -> Any:
+    if stop():
+        raise Interrupted("stopped while timing; every answer is kept")
+    return engine.prefill(case.inputs, plan, seed, clock)
+
+
+def _seed(subject: Subject, case: Case) -> int:
+    return sample_seed(subject.answering.seed, case.sample.id)
+
+
+def _preparing(subject: Subject, case: Case) -> Callable[[], Any]:
+    benchmark, model = subject.answering.benchmark, subject.answering.model
+    return lambda: model.prepare(benchmark.load_images(case.sample), benchmark.prompt(case.sample))
+
+
+def _memory_rows(subject: Subject, cases: Mapping[str, Case], session: str) -> list[ResourceRow]:
+    """Peaks of one untimed repetition of each arm, on the case with the most tokens."""
+    case = max(cases.values(), key=lambda one: one.inputs.shape.n + one.inputs.text_tokens)
+    rows = []
+    for arm, engine, plan in (("base", subject.base, case.full), ("pruned", subject.answering.engine, case.plan)):
+        run = partial(_prefill, engine, case, plan, _seed(subject, case), lambda: False, NullClock())
+        peak = peak_memory(run)
+        cache = kv_cache_bytes(subject.dims, run().realised, BYTES_PER_VALUE[subject.answering.model.dtype])
+        found = {
+            "peak_allocated_bytes": peak.allocated_bytes,
+            "peak_reserved_bytes": peak.reserved_bytes,
+            "host_peak_rss_bytes": peak.host_peak_rss_bytes,
+            "kv_cache_bytes": cache,
+        }
+        rows += [ResourceRow(session, arm, name, float(value)) for name, value in found.items() if value is not None]
+    return rows
