@@ -186,6 +186,8 @@ class Pass:
             return None
         selection.validate(view.n, view.keep, aggregates)
         k, width = selection.keep.shape[0], view.hidden.shape[-1]
+        if view.site.hook == PRE_TOKENIZATION:
+            width = view.hidden[0].numel()  # all colours of all pixels of a unit
         self.trace.sites.append((label_of(view.site), view.n, k, width))
         self.trace.selection_flops += self.pruner.selection_flops(view.site, view.n, k, width)
         return selection
