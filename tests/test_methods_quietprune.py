@@ -131,6 +131,7 @@ def test_images_share_in_proportion_with_ties_to_the_earlier():
     assert split(30, (40, 20), 2) == (20, 10)
     assert split(7, (16, 16), 2) == (4, 3)
     assert split(5, (64, 4), 2) == (3, 2)
+    assert split(11, (12, 5, 5), 1) == (6, 3, 2)  # shares 6, 2.5, 2.5
 
 
 def test_a_larger_total_never_gives_an_image_less():
