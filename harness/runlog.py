@@ -80,7 +80,7 @@ class RunLog:
 
     def append(self, *rows: Record | LatencyRow | ResourceRow) -> None:
         """Write rows; when it returns they survive the death of this process. Raises DiskFull, the log intact."""
-        self._write("".join(encode_line(_KINDS[type(row)], asdict(row)) for row in rows))
+        self._write("".join(encode_line(_KINDS[type(row)], vars(row)) for row in rows))
         self.done.update(row.sample_id for row in rows if isinstance(row, Record))
 
     def finish(self, figures: Figures) -> None:

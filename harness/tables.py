@@ -38,8 +38,8 @@ def replace_run(connection: duckdb.DuckDBPyConnection, contents: RunContents) ->
     rows = {
         "runs": [_run(contents)],
         "samples": _samples(contents),
-        "latencies": [{"run_id": run_id, "machine_id": at, **asdict(row)} for at, row in contents.latencies],
-        "resources": [{"run_id": run_id, "machine_id": at, **asdict(row)} for at, row in contents.resources],
+        "latencies": [{"run_id": run_id, "machine_id": at, **vars(row)} for at, row in contents.latencies],
+        "resources": [{"run_id": run_id, "machine_id": at, **vars(row)} for at, row in contents.resources],
         "environments": _environments(contents),
     }
     for table in TABLES:
@@ -64,11 +64,12 @@ def _run(contents: RunContents) -> dict[str, Any]:
 
 
 def _samples(contents: RunContents) -> list[dict[str, Any]]:
+    run_id = contents.spec.run_id
     return [
         {
-            "run_id": contents.spec.run_id,
+            "run_id": run_id,
             "realised_tokens": sum(record.entering) / len(record.entering) if record.entering else None,
-            **asdict(record),
+            **vars(record),
         }
         for record in contents.records.values()
     ]
