@@ -1,0 +1,151 @@
+"""Self-distillation of an adapter: what learns, what does not, and how it is kept."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny import processed, qwen3_vl
+
+from harness.errors import UsageError
+from harness.models.engine import Engine
+from harness.models.loading import WrongAdapter, load_adapter
+from harness.models.qwen3_vl import Qwen3VL
+from harness.train.adapter import Recipe, answer_logits, distillation_losses, frozen, schedule, train
+from methods.quietprune import QuietPrune
+from methods.random import Random
+
+PRUNER = QuietPrune(adapter="untrained")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Stands for an open model: every example is a made-up prompt whose last two tokens are the answer."""
+
+    family: Qwen3VL
+
+    def prepare_answered(self, images, question, answer):
+        inputs = self.family.inputs(processed(((3, 4),), seed=question))
+        return inputs, inputs.prompt.input_ids[0, -2:]
+
+
+@dataclass(frozen=True)
+class Asked:
+    question: int
+    images: tuple = ()
+    answer: str = ""
+
+
+def stream(seed):
+    number = seed % 7
+    while True:
+        yield Asked(number)
+        number = (number + 1) % 7
+
+
+@pytest.fixture
+def exam():
+    return Exam(Qwen3VL(qwen3_vl()))
+
+
+def test_only_the_adapter_learns_and_the_loss_falls(exam, tmp_path):
+    before = {name: value.clone() for name, value in exam.family.model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in exam.family.model.parameters()]
+    steps = []
+    recipe = Recipe(steps=12, batch=4, learning_rate=3e-3)
+    out = train(exam, PRUNER, lambda seed: stream(0), recipe, tmp_path / "a.safetensors", steps.append)
+    assert all(torch.equal(value, before[name]) for name, value in exam.family.model.state_dict().items())
+    assert [parameter.requires_grad for parameter in exam.family.model.parameters()] == flags
+    assert all(step.gradient_norm > 0 for step in steps)
+    losses = [step.cross_entropy + step.kl for step in steps]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    trained = load_adapter(out, exam.family.info.projector_hash)
+    initial = Engine(exam.family, PRUNER).prepared.state_dict()
+    assert any(not torch.equal(trained[name], initial[name]) for name in initial)
+
+
+def test_a_trained_adapter_is_used_and_a_wrong_base_is_refused(exam, tmp_path):
+    out = train(exam, PRUNER, stream, Recipe(steps=1, batch=1), tmp_path / "a.safetensors")
+    tensors = load_adapter(out, exam.family.info.projector_hash)
+    Engine(exam.family, QuietPrune(), tensors)
+    other = qwen3_vl()
+    other.model.visual.merger.linear_fc1.weight.data[0, 0] += 1
+    with pytest.raises(WrongAdapter, match="trained on another base model"):
+        load_adapter(out, Qwen3VL(other).info.projector_hash)
+    with safe_open(out, framework="pt") as opened:
+        assert opened.metadata()["method"] == "quietprune"
+
+
+def test_a_stopped_training_continues_to_the_same_adapter(exam, tmp_path):
+    recipe = Recipe(steps=24, batch=1, learning_rate=1e-3)
+    whole = train(exam, PRUNER, stream, recipe, tmp_path / "whole.safetensors")
+
+    def stop_after_21(step):
+        if step.step == 21:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(exam, PRUNER, stream, recipe, tmp_path / "parts.safetensors", stop_after_21)
+    with pytest.raises(UsageError, match="another recipe"):
+        train(exam, PRUNER, stream, replace(recipe, batch=2), tmp_path / "parts.safetensors")
+    resumed = []
+    parts = train(exam, PRUNER, stream, recipe, tmp_path / "parts.safetensors", resumed.append)
+    assert resumed[0].step == 21
+    key = exam.family.info.projector_hash
+    assert all(torch.equal(value, load_adapter(parts, key)[name]) for name, value in load_adapter(whole, key).items())
+
+
+def test_gradients_equal_finite_differences():
+    exam = Exam(Qwen3VL(qwen3_vl(torch.float64)))
+    batch = processed(((3, 4),), seed=3)
+    inputs = exam.family.inputs({**batch, "pixel_values": batch["pixel_values"].double()})
+    engine = Engine(exam.family, PRUNER)
+    adapter = engine.prepared.double()
+    teacher = answer_logits(Engine(exam.family, None), inputs, 2, 1.0).detach()
+    answer = inputs.prompt.input_ids[0, -2:]
+
+    def loss():
+        ce, kl = distillation_losses(answer_logits(engine, inputs, 2, 0.42), teacher, answer)
+        return ce + kl
+
+    weight = adapter.inverse_1.weight
+    with frozen(exam.family.model):
+        weight.requires_grad_(True)
+        loss().backward()
+        direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        slope = (weight.grad * direction).sum().item()
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight += sign * 1e-3 * direction
+                values.append(loss().item())
+                weight -= sign * 1e-3 * direction
+    measured = (values[0] - values[1]) / 2e-3
+    assert abs(slope) > 1e-4
+    assert slope == pytest.approx(measured, rel=0.05)  # the losses are float32
+
+
+def test_a_student_that_keeps_everything_has_nothing_to_learn(exam):
+    inputs, answer = exam.prepare_answered((), 2, "")
+    teacher = answer_logits(Engine(exam.family, None), inputs, 2, 1.0)
+    student = answer_logits(Engine(exam.family, PRUNER), inputs, 2, 1.0)
+    assert distillation_losses(student, teacher, answer)[1].item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_losses_by_hand():
+    teacher, student = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, torch.log(torch.tensor(3.0))]])
+    ce, kl = distillation_losses(student, teacher, torch.tensor([0]))
+    assert ce.item() == pytest.approx(1.3863, abs=1e-4)  # -log(1/4)
+    assert kl.item() == pytest.approx(0.1438, abs=1e-4)  # log(1/2) - (log(1/4) + log(3/4)) / 2
+
+
+def test_the_rate_warms_up_and_ends_near_zero():
+    recipe = Recipe(steps=100, warmup_ratio=0.1)
+    assert schedule(0, recipe) == pytest.approx(0.1)
+    assert schedule(10, recipe) == pytest.approx(1.0)
+    assert schedule(99, recipe) < 0.01
+
+
+def test_a_method_without_an_adapter_is_refused(exam, tmp_path):
+    with pytest.raises(UsageError, match="random has no adapter"):
+        train(exam, Random(), stream, Recipe(steps=1), tmp_path / "a.safetensors")
