@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows of x (n, d) scaled to length 1 in float32; a zero row stays zero."""
+    """Rows of x (n, d) scaled to length 1 in float32; a row shorter than 1e-12 counts as zero and stays near it."""
     x = x.float()
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -18,16 +18,22 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return order[:k].sort().values  # (k,)
 
 
-def share(total: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """`total` split over images in proportion to their sizes, by largest remainder; ties to the earlier image.
+def share(total: int, sizes: tuple[int, ...], least: int = 0) -> tuple[int, ...]:
+    """`total` tokens split over images in proportion to their sizes; ties to the earlier image.
 
-    Never more than an image has. Raises ValueError if total > sum(sizes).
+    Each image gets at least `least` tokens (or all it has), never more than it has. A larger total never gives an
+    image less, so that successive cuts nest: Sainte-Lague's rule (seat j of an image of n stands at (2j + 1) / n, the
+    lowest seats are filled first), which largest remainders do not satisfy. Raises ValueError if it cannot be done.
     """
-    whole = sum(sizes)
-    if total > whole:
-        raise ValueError(f"cannot share {total} tokens among images of {sizes}")
-    parts = [total * size // whole for size in sizes]
-    remainders = sorted(range(len(sizes)), key=lambda i: (-(total * sizes[i] % whole), i))
-    for i in remainders[: total - sum(parts)]:
-        parts[i] += 1
+    whole, floor = sum(sizes), [min(least, n) for n in sizes]
+    if not sum(floor) <= total <= whole:
+        raise ValueError(f"cannot share {total} tokens among images of {sizes}, at least {least} each")
+    parts = [max(low, (2 * total * n + whole) // (2 * whole)) for low, n in zip(floor, sizes, strict=True)]
+    images = range(len(sizes))
+    while sum(parts) < total:
+        first = min((i for i in images if parts[i] < sizes[i]), key=lambda i: ((2 * parts[i] + 1) / sizes[i], i))
+        parts[first] += 1
+    while sum(parts) > total:
+        last = max((i for i in images if parts[i] > floor[i]), key=lambda i: ((2 * parts[i] - 1) / sizes[i], i))
+        parts[last] -= 1
     return tuple(parts)

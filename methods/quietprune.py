@@ -18,9 +18,8 @@ Ours (the paper is silent, or we could not read it)
 * Geometric schedule: the same rate at each of the three cuts. The budget counts the aggregate.
 * One running aggregate: the weighted mean of what a cut drops and of the aggregate so far (aggregate_norm="none" is
   the plain weighted sum that the paper prints, which all but erases the token, for the weights sum to far below 1).
-* Several images: each has its own [Q-CLS], aggregate and part of the budget: Sainte-Lague over the units, at least
-  two tokens (unit and aggregate) each. That rule, unlike largest remainders, never gives an image more tokens at a
-  later cut, and usually gives the same integers.
+* Several images: each has its own [Q-CLS], aggregate and share of the budget (`ops.share`), at least two tokens
+  (a unit and the aggregate) each.
 
 Departures: a cut that would gather a single unit of an image gathers none (the aggregate would only copy it).
 """
@@ -52,7 +51,7 @@ from methods.base import (
     Site,
     View,
 )
-from methods.ops import top_k
+from methods.ops import share, top_k
 
 _CHOICES = {
     "adapter": ("trained", "untrained"),
@@ -121,7 +120,7 @@ class QuietPrune(Pruner):
             raise BudgetInfeasible(
                 f"quietprune needs >= {floor} of {shape.n} tokens here, got {budget.tokens}; raise --budget", floor
             )
-        final = split(budget.tokens, shape.images, self.least)
+        final = share(budget.tokens, shape.images, self.least)
         per_image = [self._alive(n, k) for n, k in zip(shape.images, final, strict=True)]
         totals = [sum(stage) for stage in zip(*per_image, strict=True)]
         keeps = {site: total for site, total in zip(self._sites(shape), totals, strict=True)}
@@ -167,7 +166,7 @@ class QuietPrune(Pruner):
         attention = attention.reshape(-1, *attention.shape[-2:]).mean(dim=0)  # (n, g)
         score = attention.mean(dim=1)  # (n,)
         kept = []
-        for index, alive in enumerate(split(view.keep, view.shape.images, self.least)):
+        for index, alive in enumerate(share(view.keep, view.shape.images, self.least)):
             gathers = self.aggregate and alive < view.shape.images[index]
             candidates = (view.image == index) & (view.kind == VISUAL)
             kept.append(top_k(score.masked_fill(~candidates, -torch.inf), alive - gathers))
@@ -328,18 +327,6 @@ def stage_counts(n: int, kept: int, schedule: str) -> tuple[int, int, int]:
         before = max(kept, min(before, round(target)))
         counts.append(before)
     return counts[0], counts[1], kept
-
-
-def split(total: int, sizes: tuple[int, ...], least: int) -> tuple[int, ...]:
-    """`total` tokens over images of so many units: `least` each (or all units), then Sainte-Lague; ties go first.
-
-    A larger total never gives an image less. Needs sum(min(least, size)) <= total <= sum(sizes).
-    """
-    if len(sizes) == 1:
-        return (total,)
-    seats = [(-1.0 if j < least else (2 * j + 1) / n, image) for image, n in enumerate(sizes) for j in range(n)]
-    taken = [image for _, image in sorted(seats)[:total]]
-    return tuple(taken.count(image) for image in range(len(sizes)))
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ Ours
 * Exact mode: one order of removals serves every budget, so that kept sets are nested. In each group the closest pair
   loses its later member until one is left; a level's removals are sorted by cost; then the survivors of
   neighbouring groups form the groups of the next level. Until a group's share is used up this is the paper's rule.
+* Several images: each has its share of the budget, at least one unit, for a ViT cannot run on none.
 * Survivors keep the positions of their places in the image.
 
 Departures: none known, given what is not said.
@@ -31,7 +32,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from methods.base import PRE_TOKENIZATION, Pruner, PruningError, Selection, Site, View
+from methods.base import (
+    PRE_TOKENIZATION,
+    Budget,
+    BudgetInfeasible,
+    Plan,
+    Pruner,
+    PruningError,
+    Selection,
+    Shape,
+    Site,
+    View,
+)
 from methods.ops import share
 
 _FLAT = 1e-6  # a colour vector shorter than this has no direction
@@ -87,9 +99,17 @@ class VPrune(Pruner):
         _check("tau_cos", self.tau_cos, -1 <= self.tau_cos < 1, "in [-1, 1)")
         _check("combine", self.combine, self.combine in _COMBINATIONS, " | ".join(_COMBINATIONS))
 
+    def plan(self, budget: Budget, shape: Shape) -> Plan:
+        images = len(shape.grids)
+        if budget.kind != "native" and budget.tokens < images:
+            raise BudgetInfeasible(
+                f"vprune keeps >= 1 token of each image, here {images}, got {budget.tokens}; raise --budget", images
+            )
+        return super().plan(budget, shape)
+
     def before_tokenization(self, view: View) -> Selection:
         colours = self.colours(view.hidden)
-        shares = share(view.keep, view.shape.images) if view.keep is not None else None
+        shares = None if view.keep is None else share(view.keep, view.shape.images, least=1)
         kept, start = [], 0
         for index, (rows, columns) in enumerate(view.shape.grids):
             n = rows * columns

@@ -20,7 +20,7 @@ from methods.base import (
     Site,
     View,
 )
-from methods.quietprune import QuietPrune, cuts, gelu_inverse, inverse, split, stage_counts
+from methods.quietprune import QuietPrune, cuts, gelu_inverse, inverse, stage_counts
 from methods.selection import Selection, aggregate
 
 FIRST, SECOND, THIRD = (Site(IN_VIT, layer) for layer in (1, 3, 5))  # the cuts of a ViT of 8 blocks
@@ -125,23 +125,6 @@ def test_each_image_needs_two_tokens():
 def test_a_native_run_is_refused():
     with pytest.raises(BudgetInfeasible, match="--budget"):
         INIT.plan(Budget("native", 0), shape_of((8, 8)))
-
-
-def test_images_share_in_proportion_with_ties_to_the_earlier():
-    assert split(30, (40, 20), 2) == (20, 10)
-    assert split(7, (16, 16), 2) == (4, 3)
-    assert split(5, (64, 4), 2) == (3, 2)
-    assert split(11, (12, 5, 5), 1) == (6, 3, 2)  # shares 6, 2.5, 2.5
-
-
-def test_a_larger_total_never_gives_an_image_less():
-    sizes = (6, 6, 2, 1)  # 10 or 11 of these: largest remainders would take one back from the third
-    before = split(7, sizes, 2)
-    for total in range(7, 16):
-        now = split(total, sizes, 2)
-        assert sum(now) == total and all(b >= 2 or b == n for b, n in zip(now, sizes, strict=True))
-        assert all(b <= a <= n for b, a, n in zip(before, now, sizes, strict=True))
-        before = now
 
 
 @pytest.mark.parametrize("schedule", ["geometric", "linear", "front"])

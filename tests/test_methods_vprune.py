@@ -11,7 +11,7 @@ from literal.vprune import threshold_walk as literal_walk
 from PIL import Image
 from views import shape_of, view_of
 
-from methods.base import PRE_TOKENIZATION, Budget, PruningError, Site
+from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, PruningError, Site
 from methods.vprune import VPrune, chi_square, cosine, give_up, groups
 
 SITE = Site(PRE_TOKENIZATION)
@@ -230,8 +230,11 @@ def test_each_image_gets_its_share_and_is_compared_with_itself_alone():
     assert [i - 16 for i in native if i >= 16] == [0, 2]
 
 
-def test_an_image_may_lose_everything_where_its_share_is_nothing():
-    assert select(VPrune(), constant(*[0.3] * 20), 1, (4, 4), (2, 2)) == [0]
+def test_every_image_keeps_a_unit():
+    assert select(VPrune(), constant(*[0.3] * 20), 2, (4, 4), (2, 2)) == [0, 16]
+    with pytest.raises(BudgetInfeasible) as caught:
+        VPrune().plan(Budget("layer_average", 1), shape_of((4, 4), (2, 2)))
+    assert caught.value.floor == 2
 
 
 def test_native_plan_leaves_the_count_to_the_method():

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from methods.ops import share, top_k, unit
+
+
+def test_unit_vectors_have_length_one_and_a_zero_row_stays_zero():
+    out = unit(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0]]))
+    torch.testing.assert_close(out, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0]]))
+
+
+def test_unit_works_in_float32():
+    assert unit(torch.ones(1, 2, dtype=torch.float16)).dtype == torch.float32
+
+
+def test_top_k_is_ascending_by_index():
+    assert top_k(torch.tensor([0.1, 0.9, 0.3, 0.8]), 3).tolist() == [1, 2, 3]
+
+
+def test_top_k_ties_go_to_the_lower_index():
+    assert top_k(torch.tensor([1.0, 2.0, 1.0, 1.0]), 2).tolist() == [0, 1]
+    assert top_k(torch.zeros(5000), 7).tolist() == list(range(7))
+
+
+def test_top_0_is_empty():
+    assert top_k(torch.ones(3), 0).tolist() == []
+
+
+def test_shares_are_in_proportion():
+    assert share(30, (40, 20)) == (20, 10)
+    assert share(11, (12, 5, 5)) == (6, 3, 2)  # 6, 2.5, 2.5: the tie goes to the earlier image
+
+
+def test_equal_images_differ_by_one_token_at_most_the_earlier_first():
+    assert share(8, (16, 16, 16)) == (3, 3, 2)
+
+
+def test_small_images_may_get_nothing_unless_each_is_owed_something():
+    assert share(3, (64, 4)) == (3, 0)
+    assert share(3, (64, 4), least=1) == (2, 1)
+    assert share(5, (64, 4, 1), least=2) == (2, 2, 1)
+
+
+def seats(total: int, sizes: tuple[int, ...], least: int) -> tuple[int, ...]:
+    """Sainte-Lague by filling seats one by one: what `share` abbreviates."""
+    order = sorted((-1.0 if j < least else (2 * j + 1) / n, i) for i, n in enumerate(sizes) for j in range(n))
+    taken = [i for _, i in order[:total]]
+    return tuple(taken.count(i) for i in range(len(sizes)))
+
+
+@pytest.mark.parametrize("sizes", [(7,), (6, 6, 2, 1), (5, 3, 3), (64, 4, 1), (10, 11, 12, 13), (3, 3, 3, 3)])
+@pytest.mark.parametrize("least", [0, 1, 2])
+def test_every_total_is_met_seat_by_seat_and_a_larger_one_never_gives_less(sizes, least):
+    before = (0,) * len(sizes)
+    for total in range(sum(min(least, n) for n in sizes), sum(sizes) + 1):
+        now = share(total, sizes, least)
+        assert now == seats(total, sizes, least) and sum(now) == total
+        assert all(b <= a <= n for b, a, n in zip(before, now, sizes, strict=True))
+        before = now
+
+
+@pytest.mark.parametrize(("total", "least"), [(11, 0), (3, 2), (-1, 0)])
+def test_an_impossible_total_is_refused(total, least):
+    with pytest.raises(ValueError, match="cannot share"):
+        share(total, (6, 4), least)
