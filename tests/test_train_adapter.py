@@ -1,9 +1,11 @@
 """Self-distillation of an adapter: what learns, what does not, and how it is kept."""
 
+import json
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from tiny import processed, qwen3_vl
 
@@ -12,6 +14,7 @@ from harness.models.engine import Engine
 from harness.models.loading import WrongAdapter, load_adapter
 from harness.models.qwen3_vl import Qwen3VL
 from harness.train.adapter import Recipe, answer_logits, distillation_losses, frozen, schedule, train
+from harness.train.examples import open_examples
 from methods.quietprune import QuietPrune
 from methods.random import Random
 
@@ -149,3 +152,18 @@ def test_the_rate_warms_up_and_ends_near_zero():
 def test_a_method_without_an_adapter_is_refused(exam, tmp_path):
     with pytest.raises(UsageError, match="random has no adapter"):
         train(exam, Random(), stream, Recipe(steps=1), tmp_path / "a.safetensors")
+
+
+def test_examples_of_a_file_are_a_seeded_endless_stream(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    lines = [{"image": "a.png", "question": f"q{i}", "answer": str(i)} for i in range(3)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    stream = open_examples(str(path))(5)
+    questions = [next(stream).question for _ in range(6)]
+    assert sorted(questions[:3]) == sorted(questions[3:]) == ["q0", "q1", "q2"]
+    path.write_text('{"image": "a.png", "question": "q"}')
+    with pytest.raises(UsageError, match="needs image"):
+        next(open_examples(str(path))(0))
+    with pytest.raises(UsageError, match="no training data"):
+        open_examples("nowhere")

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from harness.cli import database, doctor, listing, run, show
+from harness.cli import database, doctor, listing, run, show, train_adapter
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("run")(run.run)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
+app.command("train-adapter")(train_adapter.train_adapter)
 app.add_typer(database.app, name="db")
 
 

@@ -25,7 +25,7 @@ from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import OpenModel
-from harness.train.examples import Example
+from harness.train.examples import Example, Stream
 from methods.base import Budget, Pruner
 
 
@@ -55,7 +55,7 @@ class Step:
 def train(
     model: OpenModel,
     pruner: Pruner,
-    examples: Callable[[int], Iterator[Example]],
+    examples: Stream,
     recipe: Recipe,
     out: Path,
     report: Callable[[Step], None] = lambda step: None,

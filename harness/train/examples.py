@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +23,23 @@ class Example:
     answer: str
 
 
-def open_examples(source: str, seed: int) -> Iterator[Example]:
+Stream = Callable[[int], Iterator[Example]]  # from a seed, an endless sequence
+
+
+def open_examples(source: str) -> Stream:
     """`reference-train` (scenes from the reference suite's training material) or the path of a JSONL file.
 
     Lines of a file: {"image": path beside it, or "images": [paths], "question": ..., "answer": ...}.
     Raises UsageError for anything else; harness.reference's MaterialsMissing where its packages are not installed.
     """
     if source == "reference-train":
-        return _reference(seed)
+        return _reference()
     if Path(source).is_file():
-        return _from_file(Path(source), seed)
+        return functools.partial(_from_file, Path(source))
     raise UsageError(f"no training data {source!r}; give reference-train or the path of a JSONL file")
 
 
-def _reference(seed: int) -> Iterator[Example]:
+def _reference() -> Stream:
     import numpy as np
 
     from harness.reference.architecture import IMAGE_PX
@@ -45,12 +49,16 @@ def _reference(seed: int) -> Iterator[Example]:
     from harness.reference.sprites import SpriteBank
 
     materials = load_materials("train")
-    rng = np.random.default_rng(seed)
-    bank = SpriteBank(materials, rng)
-    while True:
-        scene = make_scene(materials, bank, rng, IMAGE_PX, bool(rng.random() < 0.5))
-        for asked in questions_for(scene, rng, most=2):
-            yield Example((Image.fromarray(scene.image),), asked.question, asked.answer)
+    bank = SpriteBank(materials, np.random.default_rng(0), variants=60, numbers_each=16)
+
+    def stream(seed: int) -> Iterator[Example]:
+        rng = np.random.default_rng(seed)
+        while True:
+            scene = make_scene(materials, bank, rng, IMAGE_PX, bool(rng.random() < 0.5))
+            for asked in questions_for(scene, rng, most=2):
+                yield Example((Image.fromarray(scene.image),), asked.question, asked.answer)
+
+    return stream
 
 
 def _from_file(path: Path, seed: int) -> Iterator[Example]:

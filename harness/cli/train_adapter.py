@@ -1,0 +1,65 @@
+"""`harness train-adapter`: train the trainable part of a method on one model, by self-distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import options
+from harness.cli.printing import tell
+
+
+def train_adapter(
+    method: options.Method = "quietprune:init",
+    settings: options.Setting = None,
+    model: options.Model = "reference-a",
+    data: Annotated[str, typer.Option(help="reference-train, or a JSONL file of image, question, answer.")] = (
+        "reference-train"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="The safetensors file. Default: METHOD.safetensors in the model's folder.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 313,
+    batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
+    keep_ratio: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of tokens kept in training.")] = 0.42,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, help="Peak learning rate.")] = 1e-4,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    attention: options.Attention = "sdpa",
+) -> None:
+    """Train an adapter and put it beside the model's weights, where `harness run` finds it.
+
+    A stopped training continues where it was when the same command is given again.
+    """
+    from harness.cli.method_errors import method_errors
+    from harness.cli.quiet import quiet_transformers
+    from harness.errors import UsageError
+    from harness.models.loading import open_model, resolve
+    from harness.settings import parse_settings
+    from harness.train.adapter import Recipe, train
+    from harness.train.examples import open_examples
+    from methods import build, get
+
+    quiet_transformers()
+    with method_errors():
+        name = method.partition(":")[0]
+        pruner = build(method, **parse_settings(name, get(name), settings or ()))
+        opened = open_model(model, device=device, attention=attention)
+        folder = Path(resolve(model))
+        if out is None and not folder.is_dir():
+            raise UsageError(f"{model} has no folder of its own; say where the adapter goes with --out FILE")
+        recipe = Recipe(steps, batch, keep_ratio, learning_rate, seed=seed)
+        written = train(
+            opened,
+            pruner,
+            open_examples(data),
+            recipe,
+            out or folder / f"{pruner.name}.safetensors",
+            lambda step: tell(
+                f"step {step.step}/{steps}  cross-entropy {step.cross_entropy:.4f}  KL {step.kl:.4f}  "
+                f"gradient {step.gradient_norm:.3f}"
+            ),
+        )
+    tell(f"wrote {written}; `harness run --method {pruner.name} --model {model}` uses it")
