@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget import BudgetSpec
-from harness.identity import code_hash, sample_ids_hash
+from harness.identity import current_code, sample_ids_hash
 from harness.records import RunSpec, Sample
 
 if TYPE_CHECKING:
@@ -51,7 +49,6 @@ class Request:
 
     def specify(self, pruner: Pruner, model: OpenModel, benchmark: Benchmark, samples: Sequence[Sample]) -> RunSpec:
         """The identity of this run."""
-        source = Path(inspect.getfile(type(pruner)))
         name, _, preset = (self.method, "", "") if ".py" in self.method else self.method.partition(":")
         return RunSpec(
             method=name,
@@ -69,6 +66,6 @@ class Request:
             attention=self.attention,
             image_backend=self.image_backend,
             device=self.device,
-            code=code_hash(source),
+            code=current_code(name) or "",
             preset=preset,
         )

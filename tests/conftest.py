@@ -8,25 +8,34 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.models.loading import OpenModel, open_model
+
+
+@pytest.fixture(scope="session")
+def reference_a() -> OpenModel:
+    """The embedded model, opened once."""
+    return open_model("reference-a")
+
 
 @pytest.fixture
 def suite_folder(tmp_path: Path) -> Path:
-    """A suite of eight questions on four images of 64 x 48; two families; the first two images are quick."""
+    """Eight questions on four images of 128 x 96 (3 x 4 units of the embedded model); two images are quick."""
     folder = tmp_path / "suite"
     (folder / "images").mkdir(parents=True)
     rows = []
+    questions = {"read": "number on the red sign?", "exist": "is there a red circle?"}
     for number in range(4):
         image = f"images/{number}.png"
-        Image.new("RGB", (64, 48), (60 * number, 0, 0)).save(folder / image)
+        Image.new("RGB", (128, 96), (60 * number, 0, 0)).save(folder / image)
         for family, answer in (("read", str(10 + number)), ("exist", "yes" if number else "no")):
             rows.append(
                 {
                     "id": f"{family}-{number}",
                     "image": image,
                     "family": family,
-                    "question": f"question {family} {number}?",
+                    "question": questions[family],
                     "answer": answer,
-                    "boxes": [[0, 0, 16, 16]],
+                    "boxes": [[0, 0, 32, 32]],
                     "quick": number < 2,
                 }
             )

@@ -30,7 +30,7 @@ def test_a_suite_has_its_questions_in_order_and_its_quick_split(suite_folder: Pa
 
 def test_a_sample_is_clustered_by_image_and_categorised_by_family(suite_folder: Path):
     sample = open_suite("reference", suite_folder, quick=False).samples[3]
-    assert (sample.cluster, sample.category, sample.boxes) == ("images/1.png", "exist", ((0.0, 0.0, 16.0, 16.0),))
+    assert (sample.cluster, sample.category, sample.boxes) == ("images/1.png", "exist", ((0.0, 0.0, 32.0, 32.0),))
 
 
 def test_chance_is_the_commonest_answer_of_each_family(suite_folder: Path):
@@ -42,15 +42,15 @@ def test_chance_is_the_commonest_answer_of_each_family(suite_folder: Path):
 def test_the_revision_follows_questions_and_pixels(suite_folder: Path):
     before = open_suite("reference", suite_folder, quick=False).revision
     assert open_suite("reference-quick", suite_folder, quick=True).revision == before
-    Image.new("RGB", (64, 48), (1, 2, 3)).save(suite_folder / "images/0.png")
+    Image.new("RGB", (128, 96), (1, 2, 3)).save(suite_folder / "images/0.png")
     after_pixels = open_suite("reference", suite_folder, quick=False).revision
     questions = suite_folder / "questions.jsonl"
-    questions.write_text(questions.read_text().replace("question read 0?", "question read 0!"))
+    questions.write_text(questions.read_text().replace("number on", "digits on", 1))
     assert len({before, after_pixels, open_suite("reference", suite_folder, quick=False).revision}) == 3
 
 
 def test_images_are_decoded_to_rgb_only_when_asked(suite_folder: Path):
-    Image.new("RGBA", (64, 48)).save(suite_folder / "images/0.png")
+    Image.new("RGBA", (128, 96)).save(suite_folder / "images/0.png")
     (suite_folder / "images/1.png").write_bytes(b"no image")
     suite = open_suite("reference", suite_folder, quick=False)  # opening does not decode
     assert suite.load_images(suite.samples[0])[0].mode == "RGB"
