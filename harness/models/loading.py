@@ -50,25 +50,24 @@ class OpenModel:
     attention: str
     image_backend: str
 
+    def processed(self, images: Sequence[Image.Image], question: str, answer: str = "") -> Any:
+        """What the processor gives for one user turn, images first; `answer` is put behind it, end of turn included."""
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+        turn = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        text = turn + answer + self.processor.tokenizer.eos_token if answer else turn
+        return self.processor(images=list(images), text=[text], return_tensors="pt")
+
     def prepare(self, images: Sequence[Image.Image], question: str) -> Inputs:
-        """One user turn: the images, then the question; processor, chat template, tensors on the device."""
-        return self.family.inputs(self._processed(images, self._turn(images, question)))
+        """One user turn as the engine takes it: tensors on the device."""
+        return self.family.inputs(self.processed(images, question))
 
     def prepare_answered(self, images: Sequence[Image.Image], question: str, answer: str) -> tuple[Inputs, Tensor]:
         """The same turn followed by its answer and the end-of-turn token, and the ids of those, (A,)."""
-        turn = self._turn(images, question)
-        inputs = self.family.inputs(self._processed(images, turn + answer + self.processor.tokenizer.eos_token))
-        asked = self._processed(images, turn)["input_ids"].shape[1]
+        inputs = self.family.inputs(self.processed(images, question, answer))
+        asked = self.processed(images, question)["input_ids"].shape[1]
         return inputs, inputs.prompt.input_ids[0, asked:]
-
-    def _turn(self, images: Sequence[Image.Image], question: str) -> str:
-        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-
-    def _processed(self, images: Sequence[Image.Image], text: str) -> Any:
-        return self.processor(images=list(images), text=[text], return_tensors="pt")
 
     def engine(self, pruner: Pruner | None) -> Engine:
         """The engine of one pruner (None: unpruned) on this model, its trained adapter loaded and checked."""
