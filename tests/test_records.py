@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, fields
 
 import pytest
+from logged_runs import SPEC, spec
 
 from harness.records import RunSpec, digest
-from runs import SPEC, spec
 
 CHANGES = {
     "method": "fastv",

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
+from logged_runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
 
 from harness.errors import CorruptLog, DiskFull, StoreLocked
 from harness.figures import ERROR, Environment, Figures
@@ -149,7 +149,7 @@ def test_a_second_writer_is_refused_and_the_lock_goes_with_its_holder(tmp_path):
 
 def test_a_log_that_cannot_be_continued_gives_its_lock_back(tmp_path):
     path = write_run(tmp_path)
-    with pytest.raises(CorruptLog):
+    with pytest.raises(CorruptLog) as _kept:  # its traceback holds the frames, so nothing is freed by chance
         RunLog.open(path, spec(seed=1), HERE)
     RunLog.open(path, SPEC, HERE).close()
 
@@ -198,7 +198,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from harness.runlog import RunLog
-from runs import FIGURES, HERE, SPEC, record
+from logged_runs import FIGURES, HERE, SPEC, record
 
 with RunLog.open(Path(sys.argv[1]), SPEC, HERE) as log:
     for number in range(300):

@@ -40,6 +40,13 @@ def test_a_difference_by_hand():
     assert bounds(found) == pytest.approx((-0.25 - T3 / 4, -0.25 + T3 / 4), abs=1e-6)
 
 
+def test_unequal_clusters_by_hand():
+    """Totals 3 of 3 and 0 of 1: ratio 0.75, residuals (3 - 2.25) / 2 and (0 - 0.75) / 2, standard error 0.375."""
+    found = paired_difference([1, 1, 1, 0], [0, 0, 0, 0], ["a", "a", "a", "b"])
+    assert found.value == 0.75
+    assert bounds(found) == pytest.approx((0.75 - 12.7062 * 0.375, 0.75 + 12.7062 * 0.375), abs=1e-4)
+
+
 def test_ra_by_hand():
     """Totals 3 and 4: RA 0.75; residuals (p - 0.75 f) of 0.25, -0.75, 0.25, 0.25 have standard deviation 0.5."""
     found = ra_interval([1, 0, 1, 1], [1, 1, 1, 1], ["a", "b", "c", "d"])

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
 import duckdb
 import pytest
 from filelock import FileLock
+from logged_runs import FIGURES, HERE, SPEC, record, spec, write_run
 
 from harness import schema
 from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
@@ -19,7 +21,6 @@ from harness.figures import INFEASIBLE, Figures
 from harness.identity import code_hash
 from harness.runlog import RunLog
 from harness.store import Store, default_store_path, load
-from runs import FIGURES, HERE, SPEC, record, spec, write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,6 +168,14 @@ def test_a_corrupt_database_is_kept_aside_rebuilt_and_told(store, told, damage):
     aside = store.path.with_name("x.duckdb.corrupt-1")
     assert len(told) == 1 and str(aside) in told[0] and "rebuilt from 3 logs" in told[0]
     assert aside.read_bytes() == harmed
+
+
+def test_the_write_ahead_log_of_a_corrupt_database_goes_with_it(store, told):
+    store.ingest(write_run(store.log_folder))
+    store.path.write_bytes(b"garbage")
+    store.path.with_name("x.duckdb.wal").write_bytes(b"its last words")
+    assert len(store.runs()) == 1 and len(told) == 1
+    assert store.path.with_name("x.duckdb.corrupt-1.wal").read_bytes() == b"its last words"
 
 
 def test_damage_that_only_a_query_meets_is_mended_too(store, told):
@@ -375,6 +384,8 @@ def test_processes_that_finish_together_all_get_their_turn(store, told):
         for log in logs
     ]
     while any(worker.poll() is None for worker in workers):
+        with suppress(subprocess.TimeoutExpired):  # leave them room between two looks
+            next(worker for worker in workers if worker.returncode is None).wait(timeout=0.2)
         assert len(store.runs()) == len(store.query("SELECT DISTINCT run_id FROM samples"))  # no half-taken run
     assert [worker.returncode for worker in workers] == [0] * 4
     assert len(store.runs()) == 4 and told == []
