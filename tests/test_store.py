@@ -32,7 +32,7 @@ def told():
 
 @pytest.fixture
 def store(tmp_path, told):
-    return Store(tmp_path / "x.duckdb", lock_timeout_s=5, tell=told.append)
+    return Store(tmp_path / "x.duckdb", lock_timeout_s=60, tell=told.append)
 
 
 def everything(store: Store) -> dict[str, list]:
@@ -374,7 +374,7 @@ def test_a_process_killed_while_ingesting_leaves_all_or_nothing(store, moment, t
 def test_processes_that_finish_together_all_get_their_turn(store, told):
     logs = [write_run(store.log_folder, spec(seed=seed), samples=2) for seed in range(4)]
     ingest = "import sys; from pathlib import Path; from harness.store import Store; "
-    ingest += "Store(sys.argv[1]).ingest(Path(sys.argv[2]))"
+    ingest += "Store(sys.argv[1], lock_timeout_s=60).ingest(Path(sys.argv[2]))"
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", ingest, str(store.path), str(log)],
