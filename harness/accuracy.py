@@ -57,7 +57,7 @@ class Answering:
         except UndecodableImage as error:
             return _error_row(sample, str(error), time.perf_counter() - started)
         inputs = self.model.prepare(images, self.benchmark.prompt(sample))
-        plan, asked = self.planner.plan(inputs.shape, inputs.text_tokens)
+        plan, asked = self.planner.plan(inputs.shape, inputs.text)
         try:
             tokens, trace = self.engine.generate(
                 inputs,

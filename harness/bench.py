@@ -59,8 +59,8 @@ class Bench:
 
     def answering(self, cell: Cell) -> Answering:
         """What the accuracy pass of a cell needs."""
-        cost = Cost(self.dims, cell.pruner)
         engine = self.model.engine(cell.pruner)
+        cost = Cost(self.dims, cell.pruner, self.model.family.info)
         planner = Planner(engine, cell.request.budget, cost.planned_ratio)
         return Answering(self.model, engine, planner, self.benchmark, cell.request.seed, cost.by_stage)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.measure.dims import ModelDims
-from harness.measure.flops import Declared, planned_realised, prefill_flops, unpruned_realised
-from harness.records import Realised
-from methods.base import IN_VIT, Plan, Pruner, Shape
+from harness.measure.flops import planned_realised, prefill_flops, unpruned_realised
+from harness.records import PromptText, Realised
+from methods.base import IN_VIT, ModelInfo, Plan, Pruner, Shape
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Cost:
 
     dims: ModelDims
     pruner: Pruner | None
+    model: ModelInfo
 
     def by_stage(self, realised: Realised, plan: Plan) -> dict[str, int]:
         """What one forward pass cost, as `Record.flops`."""
@@ -29,14 +30,15 @@ class Cost:
             "paper_2ndm": flops.paper_2ndm,
         }
 
-    def planned_ratio(self, plan: Plan, shape: Shape, text_tokens: int) -> float:
+    def planned_ratio(self, plan: Plan, shape: Shape, text: PromptText) -> float:
         """What a plan will cost over what no pruning costs; > 0, and 1 for an empty plan."""
-        declared = None
+        full = unpruned_realised(self.dims, shape, text.total)
+        planned = full
         if self.pruner is not None:
-            declared = Declared(self.pruner.extra_vit_token_count(), selection_flops=self.pruner.selection_flops)
-        planned = planned_realised(self.dims, shape, plan, text_tokens, declared)
-        full = prefill_flops(self.dims, unpruned_realised(self.dims, shape, text_tokens))
-        return prefill_flops(self.dims, planned, self._extra_vit_tokens(plan)).total / full.total
+            planned = planned_realised(self.dims, shape, plan, text, self.pruner, self.model)
+        return (
+            prefill_flops(self.dims, planned, self._extra_vit_tokens(plan)).total / prefill_flops(self.dims, full).total
+        )
 
     def _extra_vit_tokens(self, plan: Plan) -> int:
         """The engine asks a method for extra tokens only where its plan has an in-vit site."""

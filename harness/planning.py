@@ -7,53 +7,53 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.budget import BudgetSpec, matches, solve_flops_ratio
-from harness.records import Record
+from harness.records import PromptText, Record
 from methods.base import Budget, BudgetInfeasible, Plan, Shape
 
 if TYPE_CHECKING:
     from harness.models.engine import Engine
 
-FlopsRatio = Callable[[Plan, Shape, int], float]
+FlopsRatio = Callable[[Plan, Shape, PromptText], float]
 
 
 class Planner:
     """Plans every sample of a run, each (shape, text length) once.
 
-    flops_ratio(plan, shape, text_tokens): planned FLOPs of a plan over those of no pruning.
+    flops_ratio(plan, shape, text): planned FLOPs of a plan over those of no pruning.
     """
 
     def __init__(self, engine: Engine, budget: BudgetSpec, flops_ratio: FlopsRatio):
         self._engine = engine
         self._budget = budget
         self._flops_ratio = flops_ratio
-        self._known: dict[tuple[Shape, int], tuple[Plan, int | None]] = {}
+        self._known: dict[tuple[Shape, PromptText | None], tuple[Plan, int | None]] = {}
 
-    def plan(self, shape: Shape, text_tokens: int) -> tuple[Plan, int | None]:
+    def plan(self, shape: Shape, text: PromptText) -> tuple[Plan, int | None]:
         """The plan, and the tokens asked (None in native mode). Raises BudgetInfeasible."""
-        key = (shape, text_tokens if self._budget.kind == "flops_ratio" else 0)
+        key = (shape, text if self._budget.kind == "flops_ratio" else None)
         if key not in self._known:
-            self._known[key] = self._solve(shape, text_tokens)
+            self._known[key] = self._solve(shape, text)
         return self._known[key]
 
-    def _solve(self, shape: Shape, text_tokens: int) -> tuple[Plan, int | None]:
+    def _solve(self, shape: Shape, text: PromptText) -> tuple[Plan, int | None]:
         match self._budget.kind:
             case "native":
                 return self._engine.plan(Budget("native", 0), shape), None
             case "flops_ratio":
-                tokens = self._tokens_for_ratio(shape, text_tokens)
+                tokens = self._tokens_for_ratio(shape, text)
                 return self._engine.plan(Budget("layer_average", tokens), shape), tokens
             case kind:
                 tokens = self._budget.ask(shape.n)
                 return self._engine.plan(Budget(kind, tokens), shape), tokens
 
-    def _tokens_for_ratio(self, shape: Shape, text_tokens: int) -> int:
+    def _tokens_for_ratio(self, shape: Shape, text: PromptText) -> int:
         asked = self._budget.value
         assert isinstance(asked, float)  # BudgetSpec.parse made sure
         floor = self._floor(shape)
 
         def ratio_at(tokens: int) -> float:
             plan = self._engine.plan(Budget("layer_average", max(tokens, floor)), shape)
-            return self._flops_ratio(plan, shape, text_tokens)
+            return self._flops_ratio(plan, shape, text)
 
         tokens = max(solve_flops_ratio(asked, shape.n, ratio_at), floor)
         if tokens == floor and ratio_at(floor) > asked:

@@ -92,12 +92,21 @@ class Record:
 
 
 @dataclass(frozen=True)
+class PromptText:
+    """Text tokens of a prompt: all of them, those behind the first visual token, and those of the user's question."""
+
+    total: int
+    behind: int
+    question: int
+
+
+@dataclass(frozen=True)
 class Realised:
     """What one forward pass really ran, counted from the tensors.
 
     vit_tokens: [block][image] tokens that attended there, extra and prefix tokens included. merged_units: rows of the
     projector (and of each deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
-    sites: (site label, n rows, k kept, width) of each decision; selection_flops: their declared cost.
+    sites: (site label, n rows, k kept, width) of each decision; selection_flops: what they and their signals cost.
     kept: site label -> hex mask, as in Record.
     """
 
@@ -114,7 +123,7 @@ class Realised:
 class LatencyRow:
     """One measured stage of one repetition. pair: index of the pair; arm: "base" | "pruned"; order: position in the
     pair (0 first); control: True for an A/A pair (both arms base). stage: "vit", "projector", "select",
-    "llm_prefill", "preprocess" or "total". clock: "cuda_event" | "perf_counter_ns"."""
+    "llm_prefill", "total", or the host's "wall" and "preprocess". clock: "device_event" | "perf_counter_ns"."""
 
     session: str
     shape_key: str

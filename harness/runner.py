@@ -132,7 +132,7 @@ def _check_feasible(bench: Bench, cell: Cell) -> None:
         except UndecodableImage:
             continue
         inputs = bench.model.prepare(images, bench.benchmark.prompt(sample))
-        answering.planner.plan(inputs.shape, inputs.text_tokens)
+        answering.planner.plan(inputs.shape, inputs.text)
         return
 
 

@@ -71,8 +71,7 @@ def time_session(subject: Subject, protocol: Protocol, stop: Stop) -> list[Row]:
     resources: list[ResourceRow] = []
 
     def observe(row: WarmUp | DeviceRow) -> None:
-        if isinstance(row, DeviceRow):
-            resources.extend(row.resources())
+        resources.extend(row.resources())
 
     arms = {
         key: (
@@ -100,7 +99,7 @@ def cases_of(subject: Subject) -> Mapping[str, Case]:
         except UndecodableImage:
             continue
         inputs = answering.model.prepare(images, answering.benchmark.prompt(sample))
-        plan, asked = answering.planner.plan(inputs.shape, inputs.text_tokens)
+        plan, asked = answering.planner.plan(inputs.shape, inputs.text)
         key = ",".join(f"{rows}x{columns}" for rows, columns in inputs.shape.grids) + f"+{inputs.text_tokens}"
         full = Plan({}, (inputs.shape.n,) * inputs.shape.llm_layers)
         cases.setdefault(key if asked is not None else f"{key}#{number}", Case(sample, inputs, plan, full))

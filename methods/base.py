@@ -292,9 +292,24 @@ class Pruner:
         """How many tokens `extra_vit_tokens` returns, for FLOPs."""
         return 0
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
-        """FLOPs of the decision at one site: n rows of width d in, k kept. Applying it is not counted."""
+    def extra_vit_flops(self, question_tokens: int, model: ModelInfo) -> int:
+        """FLOPs of one call of `extra_vit_tokens`, counted as in `selection_flops`."""
         return 0
+
+    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+        """FLOPs of the method's own maths at one site: n rows of width d in, k kept without the new aggregates.
+
+        Products of matrices and convolutions count, 2 a multiply-accumulate; sorting and elementwise maths do not.
+        The harness adds what it computes itself: the signals asked for and the sums of aggregates.
+        """
+        return 0
+
+    def alive_after(self, site: Site, plan: Plan, shape: Shape) -> tuple[tuple[int, int], ...] | None:
+        """(units, aggregates) of each image alive after a site, together `plan.keeps[site]`: FLOPs before a run.
+
+        None: units alone, shared by size. An estimate where the picture decides which image keeps more.
+        """
+        return None
 
 
 def map_depths(indices: tuple[int, ...], depth: int, layers: int) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class DivPrune(Pruner):
         return Selection(chosen if self.order == "selection" else chosen.sort().values)
 
     def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
-        return 2 * n * n * d + 3 * n * d + 3 * n * n + 2 * n * k
+        return 2 * n * n * d
 
 
 def max_min_subset(tokens: Tensor, k: int) -> Tensor:

@@ -81,7 +81,3 @@ class FastV(Pruner):
         rows = [view.signal(wanted).reshape(-1, view.n) for wanted in self.needs(view.shape)]  # each (q, n)
         score = sum(row.sum(dim=0) for row in rows)  # (n,) dividing by the number of rows changes no rank
         return Selection(top_k(score, view.keep))
-
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
-        queries = 1 if self.query == "last" else n  # text rows of "all" are not known here and few
-        return 2 * queries * n * d

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -150,6 +151,12 @@ class QuietPrune(Pruner):
     def extra_vit_token_count(self) -> int:
         return 1 if self.guidance == "query" else 0
 
+    def extra_vit_flops(self, question_tokens: int, model: ModelInfo) -> int:
+        if self.guidance == "saliency":
+            return 0
+        shapes = shapes_of(_projector(model))
+        return sum(2 * question_tokens * prod(shapes[f"inverse_{number}.weight"]) for number in (1, 2))
+
     def extra_vit_tokens(self, question: Tensor, patches: Tensor, prepared: QueryAdapter | None) -> Tensor | None:
         """[Q-CLS], (1, d_vit) in the dtype of the patches."""
         if prepared is None:
@@ -166,16 +173,19 @@ class QuietPrune(Pruner):
         attention = attention.reshape(-1, *attention.shape[-2:]).mean(dim=0)  # (n, g)
         score = attention.mean(dim=1)  # (n,)
         kept = []
-        for index, alive in enumerate(share(view.keep, view.shape.images, self.least)):
-            gathers = self.aggregate and alive < view.shape.images[index]
+        for index, (units, _) in enumerate(self._split(view.keep, view.shape)):
             candidates = (view.image == index) & (view.kind == VISUAL)
-            kept.append(top_k(score.masked_fill(~candidates, -torch.inf), alive - gathers))
+            kept.append(top_k(score.masked_fill(~candidates, -torch.inf), units))
         keep = torch.cat(kept)
         return Selection(keep, aggregate=self._gathered(attention, keep, view) if self.aggregate else None)
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
-        patches = 4 * n  # of 2x2 groups; the cost is small wherever a unit has fewer
-        return 2 * patches * d * (patches if self.guidance == "saliency" else 1) + 2 * 4 * (n - k) * d
+    def alive_after(self, site: Site, plan: Plan, shape: Shape) -> tuple[tuple[int, int], ...]:
+        return self._split(plan.keeps[site], shape)
+
+    def _split(self, alive: int, shape: Shape) -> tuple[tuple[int, int], ...]:
+        """(units, aggregates) of each image: one that lost units holds an aggregate of them."""
+        shares = zip(share(alive, shape.images, self.least), shape.images, strict=True)
+        return tuple((tokens - 1, 1) if self.aggregate and tokens < n else (tokens, 0) for tokens, n in shares)
 
     def _gathered(self, attention: Tensor, keep: Tensor, view: View) -> Tensor:
         """Weights (n, g) of each image's new aggregate: all that is not kept, the aggregate so far included."""
@@ -184,7 +194,7 @@ class QuietPrune(Pruner):
         if self.aggregate_norm == "none":
             return weight
         member = view.image[:, None] == torch.arange(view.images, device=keep.device)  # (n, images)
-        mass = weight.sum(dim=1) @ member.to(weight.dtype)  # (images,)
+        mass = (weight.sum(dim=1, keepdim=True) * member).sum(dim=0)  # (images,)
         return weight / mass.clamp_min(torch.finfo(weight.dtype).tiny)[view.image][:, None]
 
     def _sites(self, shape: Shape) -> tuple[Site, ...]:

@@ -163,9 +163,8 @@ class VPrune(Pruner):
             places = places[:: self.group, :: self.group]  # the first member of a group is never given up
         return torch.cat([*order, places.flatten()])
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
-        pairs = n * self.group**2 // 2  # of all levels together
-        return 12 * n * d + pairs * (3 * d + 5 * self.hist_bins)
+    def alive_after(self, site: Site, plan: Plan, shape: Shape) -> tuple[tuple[int, int], ...]:
+        return tuple((units, 0) for units in share(plan.keeps[site], shape.images, least=1))
 
 
 def groups(places: Tensor, side: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from harness.budget import solve_flops_ratio
-from harness.measure.flops import Declared, ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.measure.flops import ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.measure.memory import kv_cache_bytes, peak_memory
-from harness.records import Realised
+from harness.records import PromptText, Realised
 from methods.base import (
     IN_LLM,
     IN_VIT,
     INTERFACE,
     PRE_TOKENIZATION,
     Budget,
+    ModelInfo,
     Plan,
+    Pruner,
     Shape,
+    Signal,
     Site,
     one_site_plan,
 )
@@ -124,6 +127,37 @@ def counted(model: Qwen3VLForConditionalGeneration, grids: tuple[tuple[int, int]
     }
 
 
+TEXT = PromptText(total=9, behind=7, question=4)
+
+
+@dataclass(frozen=True)
+class Costed(Pruner):
+    """A method that declares what a test says."""
+
+    extra: int = 0
+    rows: tuple = ()
+    signals: tuple[Signal, ...] = ()
+
+    def needs(self, shape):
+        return self.signals
+
+    def extra_vit_token_count(self):
+        return self.extra
+
+    def extra_vit_flops(self, question_tokens, model):
+        return 1000 * question_tokens + model.vit_width
+
+    def alive_after(self, site, plan, shape):
+        return dict(self.rows).get(site)
+
+    def selection_flops(self, site, n, k, d):
+        return n * k + d
+
+
+def model_info() -> ModelInfo:
+    return ModelInfo("qwen3_vl", 3, 3, vit_width=24, llm_width=40, unit_patches=4, rope="mrope")
+
+
 def shape_of(*grids: tuple[int, int]) -> Shape:
     return Shape(grids=grids, vit_layers=3, llm_layers=3)
 
@@ -220,13 +254,13 @@ def test_a_plan_that_keeps_everything_is_the_unpruned_pass():
     shape = shape_of((2, 3), (4, 4))
     plan = Plan({}, (22, 22, 22))
     dims = dims_of(qwen3_vl_config())
-    assert planned_realised(dims, shape, plan, text_tokens=9) == unpruned_realised(dims, shape, text_tokens=9)
+    assert planned_realised(dims, shape, plan, TEXT) == unpruned_realised(dims, shape, text_tokens=9)
 
 
 def test_pruning_pixels_shortens_everything_after_them():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     plan = one_site_plan("vprune", Site(PRE_TOKENIZATION), Budget("layer_average", 6), shape)
-    realised = planned_realised(dims, shape, plan, 3, Declared(selection_flops=lambda site, n, k, d: n * k + d))
+    realised = planned_realised(dims, shape, plan, TEXT, Costed())
     assert realised.vit_tokens == ((24,),) * 3
     assert (realised.merged_units, realised.entering) == (6, (6, 6, 6))
     assert realised.sites == (("pre-tokenization", 16, 6, 3 * 8 * 8),)
@@ -236,7 +270,7 @@ def test_pruning_pixels_shortens_everything_after_them():
 def test_pruning_at_the_interface_spares_the_llm_alone():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     plan = one_site_plan("divprune", Site(INTERFACE), Budget("layer_average", 6), shape)
-    realised = planned_realised(dims, shape, plan, text_tokens=3)
+    realised = planned_realised(dims, shape, plan, TEXT)
     assert realised.vit_tokens == ((64,),) * 3
     assert (realised.merged_units, realised.entering) == (16, (6, 6, 6))
     assert realised.sites == (("interface", 16, 6, 40),)
@@ -245,7 +279,7 @@ def test_pruning_at_the_interface_spares_the_llm_alone():
 def test_pruning_inside_the_llm_spares_its_later_layers():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     plan = one_site_plan("fastv", Site(IN_LLM, 2), Budget("layer_average", 12), shape)
-    realised = planned_realised(dims, shape, plan, text_tokens=3)
+    realised = planned_realised(dims, shape, plan, TEXT)
     assert realised.entering == (16, 16, 4)
     assert realised.sites == (("in-llm:2", 16, 4, 40),)
 
@@ -253,41 +287,75 @@ def test_pruning_inside_the_llm_spares_its_later_layers():
 def test_in_vit_an_aggregate_is_one_token_and_one_row_of_the_projector():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     plan = Plan({Site(IN_VIT, 0): 11, Site(IN_VIT, 1): 6}, (6, 6, 6))
-    declared = Declared(extra_vit_tokens=1, aggregates_after=lambda site: 1)
-    realised = planned_realised(dims, shape, plan, 3, declared)
+    pruner = Costed(extra=1, rows=((Site(IN_VIT, 0), ((10, 1),)), (Site(IN_VIT, 1), ((5, 1),))))
+    realised = planned_realised(dims, shape, plan, TEXT, pruner, model_info())
     assert realised.vit_tokens == ((1 + 64,), (1 + 40 + 1,), (1 + 20 + 1,))
     assert realised.merged_units == 6
     assert realised.sites == (("in-vit:0", 16, 10, 24), ("in-vit:1", 11, 5, 24))
+    declared = 4000 + 24 + (16 * 10 + 24) + (11 * 5 + 24)
+    assert realised.selection_flops == declared + 2 * (16 + 11) * 4 * 24  # each aggregate sums over all rows
+
+
+def test_a_vit_signal_costs_its_products_over_all_tokens_of_each_image():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((1, 2), (1, 3))
+    plan = Plan({Site(IN_VIT, 0): 4}, (4, 4, 4))
+    rows = ((Site(IN_VIT, 0), ((1, 0), (3, 0))),)
+    signals = (Signal("rows", "vit", 0, "extra"), Signal("logits", "vit", 1, "visual"), Signal("features", "vit"))
+    realised = planned_realised(dims, shape, plan, TEXT, Costed(2, rows, signals), model_info())
+    declared = 2 * (4000 + 24) + 5 * 4 + 24
+    first, second = 2 * (10 + 14), 4 * 6 + 12 * 14
+    assert realised.selection_flops == declared + 2 * 24 * (first + second)
+    with pytest.raises(ValueError, match="cls"):
+        signals = (Signal("rows", "vit", 0, "cls"),)
+        planned_realised(dims, shape, plan, TEXT, Costed(2, rows, signals), model_info())
+
+
+def test_a_signal_of_a_layer_that_ran_costs_its_products_and_a_peeked_one_its_projections_too():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((2, 3))
+    plan = Plan({Site(IN_LLM, 1): 4, Site(IN_LLM, 2): 3}, (6, 4, 3))
+
+    def flops(*signals: Signal) -> int:
+        declared = 6 * 4 + 40 + 4 * 3 + 40
+        return planned_realised(dims, shape, plan, TEXT, Costed(signals=signals)).selection_flops - declared
+
+    last = 2 * 64  # one query of one key: 4 heads of 16
+    assert flops(Signal("rows", layer=0)) == 2 * last * 15  # read at both sites, over all tokens of layer 0
+    assert flops(Signal("rows", layer=0, queries="visual")) == last * 15 * (6 + 4)
+    assert flops(Signal("logits", layer=0, queries="text")) == 2 * last * 15 * 7
+    projected = 2 * 40 * (64 + 32)  # a token's queries and keys
+    assert flops(Signal("rows", layer=2)) == (projected + last) * (15 + 13)
+    assert flops(Signal("keys", layer=2)) == projected * (15 + 13)
+    assert flops(Signal("keys", layer=0)) == flops(Signal("question")) == flops() == 0
 
 
 def test_several_images_share_a_site_in_proportion():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4), (2, 4))
     plan = Plan({Site(IN_VIT, 0): 12, Site(IN_VIT, 1): 6}, (6, 6, 6))
-    realised = planned_realised(dims, shape, plan, 3, Declared(aggregates_after=lambda site: 2))
-    assert realised.vit_tokens == ((64, 32), (4 * 7 + 1, 4 * 3 + 1), (4 * 3 + 1, 4 * 1 + 1))
+    realised = planned_realised(dims, shape, plan, TEXT, Costed())
+    assert realised.vit_tokens == ((64, 32), (4 * 8, 4 * 4), (4 * 4, 4 * 2))
 
 
 def test_extra_tokens_need_an_in_vit_site():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     plan = one_site_plan("divprune", Site(INTERFACE), Budget("layer_average", 6), shape)
-    assert planned_realised(dims, shape, plan, 3, Declared(extra_vit_tokens=1)).vit_tokens == ((64,),) * 3
+    assert planned_realised(dims, shape, plan, TEXT, Costed(extra=1)).vit_tokens == ((64,),) * 3
 
 
 def test_a_native_plan_cannot_be_told_in_advance():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     with pytest.raises(ValueError, match="native"):
-        planned_realised(dims, shape, one_site_plan("vprune", Site(INTERFACE), Budget("native", 0), shape), 3)
+        planned_realised(dims, shape, one_site_plan("vprune", Site(INTERFACE), Budget("native", 0), shape), TEXT)
     with pytest.raises(ValueError, match="attention"):
-        planned_realised(dims, shape, Plan({Site(IN_VIT, 0, "attention"): 3}, (3, 3, 3)), 3)
+        planned_realised(dims, shape, Plan({Site(IN_VIT, 0, "attention"): 3}, (3, 3, 3)), TEXT)
 
 
 def test_a_flops_ratio_is_solved_from_plans_alone():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((8, 8))
-    base = prefill_flops(dims, unpruned_realised(dims, shape, 20)).total
+    base = prefill_flops(dims, unpruned_realised(dims, shape, TEXT.total)).total
 
     def ratio_at(tokens: int) -> float:
         plan = one_site_plan("vprune", Site(PRE_TOKENIZATION), Budget("layer_average", tokens), shape)
-        return prefill_flops(dims, planned_realised(dims, shape, plan, 20)).total / base
+        return prefill_flops(dims, planned_realised(dims, shape, plan, TEXT)).total / base
 
     tokens = solve_flops_ratio(0.4, 64, ratio_at)
     assert abs(ratio_at(tokens) - 0.4) <= min(abs(ratio_at(tokens - 1) - 0.4), abs(ratio_at(tokens + 1) - 0.4))

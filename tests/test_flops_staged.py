@@ -1,19 +1,20 @@
-"""FLOPs of passes that the engine really ran: equal to the plan's, and to torch's count apart from the decisions."""
+"""FLOPs of passes that the engine really ran: equal to the plan's and to torch's count, decisions included."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny import processed, qwen3_vl
+from tiny import Scripted, processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.measure.flops import Declared, dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.cost import Cost
+from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
 from harness.models.qwen3_vl import Qwen3VL
 from methods import build
-from methods.base import IN_VIT, Budget, Site
+from methods.base import IN_LLM, IN_VIT, INTERFACE, Budget, Plan, Selection, Signal, Site, View
 
 ONE, TWO = ((4, 6),), ((6, 6), (3, 4))
 
@@ -51,46 +52,89 @@ def test_the_unpruned_pass_is_counted_to_the_unit(family, grids):
     assert prefill_flops(dims, realised).total == counted
 
 
+METHODS = [
+    ("full", {}),
+    ("random", {}),
+    ("grid", {}),
+    ("vprune", {}),
+    ("divprune", {}),
+    ("fastv", {}),
+    ("fastv", {"query": "all"}),
+    ("quietprune", {"adapter": "untrained"}),
+    ("quietprune", {"adapter": "untrained", "aggregate": False}),
+]
+
+
 @pytest.mark.parametrize("grids", [ONE, TWO])
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("random", {}),
-        ("grid", {}),
-        ("vprune", {}),
-        ("divprune", {}),
-        ("fastv", {}),
-        ("quietprune", {"adapter": "untrained"}),
-        ("quietprune", {"adapter": "untrained", "aggregate": False}),
-    ],
-)
-def test_a_plan_tells_what_runs(family, name, settings, grids):
+@pytest.mark.parametrize(("name", "settings"), METHODS)
+def test_what_ran_is_counted_to_the_unit_the_decision_included(family, name, settings, grids):
+    _, pruner, plan, realised, counted = _prefill(family, name, settings, grids)
+    extra = pruner.extra_vit_token_count() if plan.layers_of(IN_VIT) else 0
+    assert prefill_flops(dims_of(family.model.config), realised, extra).total == counted
+
+
+@pytest.mark.parametrize("grids", [ONE, TWO])
+@pytest.mark.parametrize(("name", "settings"), METHODS)
+def test_a_plan_tells_what_runs_the_decision_included(family, name, settings, grids):
     inputs, pruner, plan, realised, _ = _prefill(family, name, settings, grids)
-
-    def aggregates(site: Site) -> int:
-        return len(grids) if getattr(pruner, "aggregate", False) else 0
-
-    declared = Declared(pruner.extra_vit_token_count(), aggregates, pruner.selection_flops)
-    told = planned_realised(dims_of(family.model.config), inputs.shape, plan, inputs.text_tokens, declared)
+    told = planned_realised(dims_of(family.model.config), inputs.shape, plan, inputs.text, pruner, family.info)
     assert told == replace(realised, kept={})
     assert len(told.sites) == len(plan.keeps)
 
 
-@pytest.mark.parametrize("grids", [ONE, TWO])
-@pytest.mark.parametrize("name", ["random", "vprune"])
-def test_a_pruned_pass_is_counted_to_the_unit_where_the_decision_multiplies_nothing(family, name, grids):
-    _, pruner, _, realised, counted = _prefill(family, name, {}, grids)
-    flops = prefill_flops(dims_of(family.model.config), realised)
-    assert flops.total - flops.select == counted
-    assert pruner is not None
+def test_attention_among_all_patches_is_counted_for_one_image(family):
+    inputs, pruner, plan, realised, counted = _prefill(family, "quietprune", {"guidance": "saliency"}, ONE)
+    dims = dims_of(family.model.config)
+    assert prefill_flops(dims, realised).total == counted
+    assert planned_realised(dims, inputs.shape, plan, inputs.text, pruner, family.info) == replace(realised, kept={})
 
 
-def test_the_rest_of_torchs_count_is_the_decision(family):
-    """DivPrune's one product is its n x n Gram matrix."""
-    inputs, _, _, realised, counted = _prefill(family, "divprune", {}, ONE)
-    flops = prefill_flops(dims_of(family.model.config), realised)
-    n, d = inputs.shape.n, family.model.config.text_config.hidden_size
-    assert counted - (flops.total - flops.select) == 2 * n * n * d <= flops.select
+def test_every_signal_counts_what_torch_counts(family):
+    """A layer that ran, peeked ones, and an aggregate at the interface that DeepStack's levels follow."""
+    interface, cut, second = Site(INTERFACE), Site(IN_LLM, 2), Site(IN_LLM, 3)
+    signals = (
+        Signal("rows", layer=1, queries="visual", per_head=True),
+        Signal("logits", layer=3),
+        Signal("keys", layer=5),
+        Signal("question"),
+    )
+
+    def gather(view: View) -> Selection:
+        keep = torch.arange(view.n)[view.unit % 2 == 0]
+        return Selection(keep, aggregate=torch.full((view.n,), 0.1))
+
+    pruner = Gathering({interface: gather, cut: _first(12), second: _first(9)}, signals)
+    engine, inputs = Engine(family, pruner), family.inputs(processed(TWO))
+    plan = Plan({interface: 26, cut: 12, second: 9}, (26, 26, 12, 9, 9, 9))
+    with _counter() as counter:
+        realised = engine.prefill(inputs, plan).realised
+    dims = dims_of(family.model.config)
+    assert prefill_flops(dims, realised).total == counter.get_total_flops()
+    assert planned_realised(dims, inputs.shape, plan, inputs.text, pruner) == replace(realised, kept={})
+
+
+@dataclass(frozen=True)
+class Gathering(Scripted):
+    """Half of each image's units and an aggregate of the image at the interface."""
+
+    def alive_after(self, site, plan, shape):
+        return tuple((n // 2, 1) for n in shape.images) if site.hook == INTERFACE else None
+
+
+def _first(k: int):
+    return lambda view: Selection(torch.arange(k))
+
+
+def test_a_flops_ratio_is_what_a_run_of_its_plan_costs(family):
+    inputs, pruner, plan, realised, _ = _prefill(family, "quietprune", {"adapter": "untrained"}, TWO)
+    dims = dims_of(family.model.config)
+    cost, unpruned = Cost(dims, pruner, family.info), Cost(dims, None, family.info)
+    full = _prefill(family, "", {}, TWO)[3]
+    everything = Plan({}, (inputs.shape.n,) * 6)
+    ratio = cost.by_stage(realised, plan)["total"] / unpruned.by_stage(full, everything)["total"]
+    assert cost.planned_ratio(plan, inputs.shape, inputs.text) == ratio
+    assert cost.planned_ratio(everything, inputs.shape, inputs.text) == 1
+    assert unpruned.planned_ratio(everything, inputs.shape, inputs.text) == 1
 
 
 def test_extra_tokens_run_in_the_vit_and_nowhere_else(family):

@@ -477,3 +477,13 @@ def test_a_summary_needs_no_torch():
     """The board and the store read rows without it."""
     code = "import sys, harness.measure.summary; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_warm_up_is_stored_as_whether_it_settled_and_after_how_many_repetitions():
+    settled, not_yet = WarmUp("s", "8x8+21", "base", (5.0,) * 10), WarmUp("s", "8x8+21", "pruned", (5.0,) * 9)
+    assert [(row.arm, row.name, row.value) for row in (*settled.resources(), *not_yet.resources())] == [
+        ("base", "warmup_settled/8x8+21", 1.0),
+        ("base", "warmup_repetitions/8x8+21", 10.0),
+        ("pruned", "warmup_settled/8x8+21", 0.0),
+        ("pruned", "warmup_repetitions/8x8+21", 9.0),
+    ]

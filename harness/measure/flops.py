@@ -13,11 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.measure.dims import ModelDims, dims_of
-from harness.measure.planned import Declared, planned_realised, unpruned_realised
+from harness.measure.planned import planned_realised, unpruned_realised
 from harness.records import Realised
 
 __all__ = [
-    "Declared",
     "Flops",
     "ModelDims",
     "dims_of",
@@ -29,8 +28,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs by stage. vit: patch embedding and blocks; projector: DeepStack's too; select: what the method declares;
-    llm: decoder layers and the head for one token. paper_2ndm: the papers' number for the decoder layers."""
+    """FLOPs by stage. vit: patch embedding and blocks; projector: DeepStack's too; select: signals, aggregates and
+    the method's own maths; llm: decoder layers and the head for one token. paper_2ndm: the papers' number for the
+    decoder layers."""
 
     vit: int
     projector: int

@@ -21,17 +21,22 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 @dataclass(frozen=True)
 class Capture:
-    """One attention call. query: (B, h, q, hd); key: (B, h_kv, t, hd), both after RoPE; scaling multiplies logits."""
+    """One attention call. query: (B, h, q, hd); key: (B, h_kv, t, hd), both after RoPE; scaling multiplies logits.
+
+    spend: told the FLOPs of each product of queries and keys, from shapes alone.
+    """
 
     query: Tensor
     key: Tensor
     scaling: float
+    spend: Callable[[int], None] = lambda flops: None
 
     def logits(self, rows: Tensor | slice, causal: bool) -> Tensor:
         """Pre-softmax logits of some query rows against all keys, float32. (h, q, t); batch row 0."""
         query = self.query[0, :, rows].float()  # (h, q, hd)
         key = self.key[0].float().repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)  # (h, t, hd)
         logits = query @ key.transpose(1, 2) * self.scaling  # (h, q, t)
+        self.spend(2 * logits.numel() * query.shape[-1])
         if causal:
             positions = torch.arange(key.shape[1], device=key.device)
             logits = logits.masked_fill(positions[None, :] > positions[rows][:, None], -torch.inf)

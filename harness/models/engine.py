@@ -116,6 +116,7 @@ class Engine:
                 policy=run.policy,
                 start=visual.rows,
                 spans=prompt.spans,
+                spend=trace.spend,
                 captures=seen,
                 entering=trace.entering,
             )

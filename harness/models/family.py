@@ -14,6 +14,7 @@ from harness.models.attention import Capture
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt
 from harness.models.vision import VisionState
+from harness.records import PromptText
 from methods.base import ModelInfo, Shape, Signal
 
 
@@ -33,6 +34,10 @@ class Inputs:
     @property
     def text_tokens(self) -> int:
         return self.prompt.length - self.shape.n
+
+    @property
+    def text(self) -> PromptText:
+        return PromptText(self.text_tokens, self.text_tokens - self.prompt.spans[0][0], self.question_ids.shape[0])
 
 
 @dataclass(frozen=True)

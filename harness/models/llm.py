@@ -128,7 +128,10 @@ Decide = Callable[[Site, Tensor, Sequence, Mapping[Signal, Tensor]], Selection |
 
 @dataclass
 class Surgery:
-    """What happens to one prompt on its way through the LLM. Used for one prefill and the decoding after it."""
+    """What happens to one prompt on its way through the LLM. Used for one prefill and the decoding after it.
+
+    spend: told the FLOPs of the signals.
+    """
 
     decoder: Decoder
     sites: Mapping[int, Site]
@@ -144,6 +147,7 @@ class Surgery:
     _by_layer: dict[int, Sequence] = field(default_factory=dict)
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _cut_from: int | None = None
+    spend: Callable[[int], None] = lambda flops: None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -262,7 +266,7 @@ class Surgery:
             seen = self._seen[signal.layer]
         else:
             raise MissingSignal(f"{signal} was not captured; is the kernel {self.decoder.kernel} wrapped?")
-        return read_signal(signal, seen.capture, seen.index, causal=True)
+        return read_signal(signal, replace(seen.capture, spend=self.spend), seen.index, causal=True)
 
     def _peek(self, number: int, hidden: Tensor) -> Capture:
         """Queries and keys that decoder layer `number` would compute from today's hidden states."""
@@ -277,6 +281,7 @@ class Surgery:
                 (attention.k_proj, getattr(attention, "k_norm", nn.Identity())),
             )
         )
+        self.spend(2 * (query.numel() + key.numel()) * states.shape[-1])
         cos, sin = self._sequence.cos[:, None], self._sequence.sin[:, None]
         return Capture(query * cos + _half(query) * sin, key * cos + _half(key) * sin, attention.scaling)
 

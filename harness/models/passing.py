@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -80,6 +80,7 @@ class Pass:
             _, units, _ = state.split(state.hidden)
             per_image = units.split([segment.units for segment in state.segments])
             extras = [self.pruner.extra_vit_tokens(question, rows.flatten(0, 1), self.prepared) for rows in per_image]
+            self.trace.spend(len(extras) * self.pruner.extra_vit_flops(question.shape[0], self.family.info))
             return state if extras[0] is None else state.with_extra(extras)
 
     def _question(self) -> Tensor:
@@ -92,8 +93,9 @@ class Pass:
         if not wanted:
             return
         captures = self.captures[id(self.family.vision_attention(number))]
+        counted = [replace(capture, spend=self.trace.spend) for capture in captures]
         for need in wanted:
-            self._vit_signals[need] = self.family.vision_signal(need, state, captures)
+            self._vit_signals[need] = self.family.vision_signal(need, state, counted)
         captures.clear()
 
     def _in_vit(self, site: Site, state: VisionState) -> VisionState:
@@ -108,7 +110,9 @@ class Pass:
         if images > 1:
             kept = torch.bincount(image[selection.keep], minlength=images).tolist()
         smaller = state.select(selection, kept)
-        self._decided(selection, view, aggregates=sum(segment.aggregate for segment in smaller.segments))
+        gathered = sum(segment.aggregate for segment in smaller.segments)
+        self._decided(selection, view, gathered)
+        self.trace.spend(2 * gathered * hidden.numel())
         self._vit_signals.clear()  # they speak of rows that may be gone
         self.trace.kept[label_of(site)] = (smaller.image, smaller.unit)
         return smaller
@@ -134,7 +138,9 @@ class Pass:
                 return visual
             selection = grouped(selection, rows.image, view.images)
             shorter = select(visual, selection)
-            self._decided(selection, view, aggregates=shorter.rows.n - selection.keep.shape[0])
+            gathered = shorter.rows.n - selection.keep.shape[0]
+            self._decided(selection, view, gathered)
+            self.trace.spend(2 * gathered * tokens.numel() * (1 + len(visual.features.deepstack)))
             self.positions = self.policy if selection.positions is None else selection.positions
             self.trace.kept[label_of(site)] = (shorter.rows.image, shorter.rows.unit)
             return shorter
@@ -181,7 +187,7 @@ class Pass:
         )
 
     def _decided(self, selection: Selection | None, view: View, aggregates: int = 0) -> Selection | None:
-        """Check a decision against the plan and note its cost."""
+        """Check a decision against the plan and note what the method says it cost."""
         if selection is None:
             return None
         selection.validate(view.n, view.keep, aggregates)
@@ -189,5 +195,5 @@ class Pass:
         if view.site.hook == PRE_TOKENIZATION:
             width = view.hidden[0].numel()  # all colours of all pixels of a unit
         self.trace.sites.append((label_of(view.site), view.n, k, width))
-        self.trace.selection_flops += self.pruner.selection_flops(view.site, view.n, k, width)
+        self.trace.spend(self.pruner.selection_flops(view.site, view.n, k, width))
         return selection

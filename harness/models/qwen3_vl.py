@@ -241,7 +241,7 @@ def split_packed(captures: list[Capture], lengths: tuple[int, ...]) -> list[Capt
     """The one capture of a packed (flash attention) call, image by image."""
     packed = captures[-1]
     parts = zip(packed.query.split(lengths, dim=2), packed.key.split(lengths, dim=2), strict=True)
-    return [Capture(query, key, packed.scaling) for query, key in parts]
+    return [replace(packed, query=query, key=key) for query, key in parts]
 
 
 def one_token(row: Tensor, patches: int) -> Tensor:

@@ -24,6 +24,10 @@ class Trace:
     kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # label -> image, unit
     entering: list[int] = field(default_factory=list)
 
+    def spend(self, flops: int) -> None:
+        """Note FLOPs of a decision, or of what was computed for it."""
+        self.selection_flops += flops
+
     @cached_property
     def realised(self) -> Realised:
         return Realised(

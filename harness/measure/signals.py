@@ -1,0 +1,47 @@
+"""FLOPs of what the harness computes for a method: the signals that it asks for, and the sums of its aggregates.
+
+A running model counts these as they happen (harness/models/trace.py); here they are told from token counts.
+"""
+
+from __future__ import annotations
+
+from harness.measure.dims import ModelDims
+from harness.records import PromptText
+from methods.base import IN_VIT, INTERFACE, Signal, Site
+
+_PRODUCTS = ("rows", "logits")  # the kinds that multiply queries with keys
+
+
+def vit_signal_flops(dims: ModelDims, signal: Signal, units: int, tokens: int, extra: int) -> int:
+    """One signal on one image of `units` alive, `tokens` with its extra and aggregate ones, `extra` of them extra.
+
+    Raises ValueError for queries that no family gives yet.
+    """
+    if signal.kind not in _PRODUCTS:
+        return 0
+    queries = {"extra": extra, "visual": units * dims.unit_patches}
+    if signal.queries not in queries:
+        raise ValueError(f"FLOPs of {signal} in the ViT are not known; known queries: {', '.join(queries)}")
+    return 2 * queries[signal.queries] * tokens * dims.vit_width
+
+
+def llm_signal_flops(
+    dims: ModelDims, signal: Signal, site: Site, n: int, entering: tuple[int, ...], text: PromptText
+) -> int:
+    """One signal read at an in-LLM site, where n visual tokens are alive.
+
+    A layer that has not run is peeked at: its queries and keys are projected from today's tokens.
+    """
+    peeked = signal.layer >= site.layer
+    tokens = text.total + (n if peeked else entering[signal.layer])
+    flops = 2 * tokens * dims.llm_width * (dims.llm_query_width + dims.llm_key_width) if peeked else 0
+    if signal.kind in _PRODUCTS:
+        queries = {"last": 1, "visual": n, "text": text.behind}[signal.queries]
+        flops += 2 * queries * tokens * dims.llm_query_width
+    return flops
+
+
+def aggregate_flops(dims: ModelDims, site: Site, n: int) -> int:
+    """One aggregate at a site of n rows: a weighted sum of all of them, DeepStack's levels included."""
+    values = {IN_VIT: dims.unit_patches * dims.vit_width, INTERFACE: dims.projectors * dims.llm_width}
+    return 2 * n * values[site.hook]
