@@ -16,7 +16,7 @@ from harness.models.qwen3_vl import Qwen3VL
 from methods import build
 from methods.base import IN_LLM, IN_VIT, INTERFACE, Budget, Plan, Selection, Signal, Site, View
 
-ONE, TWO = ((4, 6),), ((6, 6), (3, 4))
+ONE, TWO, LOPSIDED = ((4, 6),), ((6, 6), (3, 4)), ((6, 6), (1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("grids", [ONE, TWO])
+@pytest.mark.parametrize("grids", [ONE, TWO, LOPSIDED])
 @pytest.mark.parametrize(("name", "settings"), METHODS)
 def test_what_ran_is_counted_to_the_unit_the_decision_included(family, name, settings, grids):
     _, pruner, plan, realised, counted = _prefill(family, name, settings, grids)
@@ -73,7 +73,7 @@ def test_what_ran_is_counted_to_the_unit_the_decision_included(family, name, set
     assert prefill_flops(dims_of(family.model.config), realised, extra).total == counted
 
 
-@pytest.mark.parametrize("grids", [ONE, TWO])
+@pytest.mark.parametrize("grids", [ONE, TWO, LOPSIDED])
 @pytest.mark.parametrize(("name", "settings"), METHODS)
 def test_a_plan_tells_what_runs_the_decision_included(family, name, settings, grids):
     inputs, pruner, plan, realised, _ = _prefill(family, name, settings, grids)
