@@ -49,9 +49,12 @@ def test_weights_are_not_normalised():
 
 
 def test_low_precision_rows_are_summed_in_float32():
-    hidden = torch.cat([torch.full((1, 1), 256.0), torch.ones(8, 1)]).bfloat16()  # bfloat16 cannot add 1 to 256
-    out = reduce(Selection(ints(0), ints(*[0] * 9), torch.ones(9)), hidden)
-    assert out.dtype == torch.bfloat16 and out.item() == 264
+    assign = ints(*[0] * 9)
+    hidden = torch.cat([torch.full((1, 2), 256.0), torch.ones(8, 2)]).bfloat16()  # bfloat16 cannot add 1 to 256
+    out = reduce(Selection(ints(0), assign, torch.ones(9)), hidden)
+    assert out.dtype == torch.bfloat16 and out.tolist() == [[264, 264]]
+    thirds = reduce(Selection(ints(0), ints(0, 0, 0), torch.full((3,), 1 / 3)), torch.full((3, 2), 100.0).bfloat16())
+    assert thirds.tolist() == [[100, 100]]  # a third of 100 is 33.25 in bfloat16
 
 
 def test_an_empty_selection_leaves_no_rows():
