@@ -48,13 +48,10 @@ def test_weights_are_not_normalised():
     assert reduce(Selection(ints(1), weight=torch.tensor([9.0, 3.0])), rows(1, 2)).tolist() == rows(6).tolist()
 
 
-def test_low_precision_rows_are_summed_in_float32():
-    assign = ints(*[0] * 9)
-    hidden = torch.cat([torch.full((1, 2), 256.0), torch.ones(8, 2)]).bfloat16()  # bfloat16 cannot add 1 to 256
-    out = reduce(Selection(ints(0), assign, torch.ones(9)), hidden)
-    assert out.dtype == torch.bfloat16 and out.tolist() == [[264, 264]]
-    thirds = reduce(Selection(ints(0), ints(0, 0, 0), torch.full((3,), 1 / 3)), torch.full((3, 2), 100.0).bfloat16())
-    assert thirds.tolist() == [[100, 100]]  # a third of 100 is 33.25 in bfloat16
+def test_low_precision_rows_are_weighed_and_summed_in_float32():
+    hidden = torch.full((67, 2), 100.0).bfloat16()  # a third of 100 is 33.25 in bfloat16, and 67 of those 2224
+    out = reduce(Selection(ints(0), ints(*[0] * 67), torch.full((67,), 1 / 3)), hidden)
+    assert out.dtype == torch.bfloat16 and out.tolist() == [[2240, 2240]]  # the bfloat16 nearest to 2233.3
 
 
 def test_an_empty_selection_leaves_no_rows():
