@@ -40,7 +40,7 @@ class Grid(Pruner):
         for (rows, columns), k in zip(view.shape.grids, share(view.keep, view.shape.images), strict=True):
             kept.append(start + evenly(rows, columns, k))
             start += rows * columns
-        return Selection(torch.cat(kept).to(view.hidden.device))
+        return Selection(torch.cat(kept).to(view.hidden.device, non_blocking=True))
 
 
 def evenly(rows: int, columns: int, k: int) -> Tensor:

@@ -29,4 +29,4 @@ class Random(Pruner):
 
     def at_interface(self, view: View) -> Selection:
         drawn = torch.randperm(view.n, generator=view.generator())[: view.keep]  # (k,)
-        return Selection(drawn.sort().values.to(view.hidden.device))
+        return Selection(drawn.sort().values.to(view.hidden.device, non_blocking=True))
