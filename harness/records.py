@@ -18,8 +18,8 @@ PROTOCOL = "1"  # raised whenever an answer could change for a reason outside `c
 class RunSpec:
     """The identity of a run. Two runs with equal specs must give equal records; `run_id` is its hash.
 
-    settings: name -> value of every setting of the method. sample_ids: sha256 of the sample ids in order.
-    code: sha256 of the modules that touch answers (harness/identity.py).
+    settings: name -> value of every setting of the method; adapter: sha256 of its trained tensors, "" without any.
+    sample_ids: sha256 of the sample ids in order. code: sha256 of the modules that touch answers (harness/identity.py).
     """
 
     method: str
@@ -39,6 +39,7 @@ class RunSpec:
     device: str
     code: str
     preset: str = ""
+    adapter: str = ""
     protocol: str = PROTOCOL
 
     @property

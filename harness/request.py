@@ -68,4 +68,5 @@ class Request:
             device=self.device,
             code=current_code(name) or "",
             preset=preset,
+            adapter=model.adapter_revision(pruner),
         )

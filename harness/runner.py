@@ -72,6 +72,7 @@ class _Story:
         path = self.store.log_path(cell.spec.run_id)
         contents = read_log(path) if path.exists() and not force else None
         if contents is not None and _is_done(contents) and not self._missing_sessions(contents, timing):
+            self.store.ingest(path)  # a run that was killed between its last line and the store
             return contents
         with RunLog.open(path, cell.spec, self.environment, restart=force) as log:
             complete = self._answer(cell, log)

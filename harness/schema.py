@@ -20,7 +20,7 @@ TABLES = ("runs", "samples", "latencies", "resources", "environments")
 _VERSION_1 = """
 CREATE TABLE runs (
     run_id VARCHAR NOT NULL, cell_id VARCHAR NOT NULL, status VARCHAR NOT NULL, message VARCHAR NOT NULL,
-    method VARCHAR NOT NULL, preset VARCHAR NOT NULL, settings JSON NOT NULL,
+    method VARCHAR NOT NULL, preset VARCHAR NOT NULL, settings JSON NOT NULL, adapter VARCHAR NOT NULL,
     model VARCHAR NOT NULL, model_revision VARCHAR NOT NULL,
     benchmark VARCHAR NOT NULL, benchmark_revision VARCHAR NOT NULL,
     budget VARCHAR NOT NULL, budget_kind VARCHAR NOT NULL, budget_value DOUBLE,

@@ -249,6 +249,11 @@ class Pruner:
         """The settings of this instance, by name: they go into the run's identity."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
+    @property
+    def wants_adapter(self) -> bool:
+        """Whether `prepare` needs tensors that were trained for this model (`ModelInfo.adapter`)."""
+        return False
+
     def site(self, shape: Shape) -> Site:
         """The one site of a single-site method. In-LLM methods override it to map their layer."""
         return Site(self.hooks[0])

@@ -109,6 +109,10 @@ class QuietPrune(Pruner):
             raise PruningError(f"alpha must be >= 0, got {self.alpha}")
 
     @property
+    def wants_adapter(self) -> bool:
+        return self.adapter == "trained" and self.guidance == "query"
+
+    @property
     def least(self) -> int:
         """Tokens that an image needs: a unit, and the aggregate of the rest."""
         return 2 if self.aggregate else 1

@@ -11,7 +11,7 @@ from tiny import processed, qwen3_vl
 
 from harness.errors import UsageError
 from harness.models.engine import Engine
-from harness.models.loading import WrongAdapter, load_adapter
+from harness.models.loading import OpenModel, WrongAdapter, load_adapter
 from harness.models.qwen3_vl import Qwen3VL
 from harness.train.adapter import Recipe, answer_logits, distillation_losses, frozen, schedule, train
 from harness.train.examples import open_examples
@@ -167,3 +167,16 @@ def test_examples_of_a_file_are_a_seeded_endless_stream(tmp_path):
         next(open_examples(str(path))(0))
     with pytest.raises(UsageError, match="no training data"):
         open_examples("nowhere")
+
+
+def test_a_retrained_adapter_changes_what_a_run_is(exam, tmp_path):
+    """The adapter lies beside the weights; its hash is what `RunSpec.adapter` holds."""
+    exam.family.info = replace(exam.family.info, folder=str(tmp_path))
+    opened = OpenModel("tiny", "r", exam.family.model, None, exam.family, "float32", "cpu", "sdpa", "pil")
+    trained = QuietPrune()
+    assert opened.adapter_revision(trained) == ""
+    train(exam, PRUNER, stream, Recipe(steps=1, batch=1), tmp_path / "quietprune.safetensors")
+    first = opened.adapter_revision(trained)
+    train(exam, PRUNER, stream, Recipe(steps=2, batch=1), tmp_path / "quietprune.safetensors")
+    assert first and opened.adapter_revision(trained) not in ("", first)
+    assert opened.adapter_revision(PRUNER) == opened.adapter_revision(None) == ""  # they do not use it

@@ -73,23 +73,35 @@ class OpenModel:
         """The engine of one pruner (None: unpruned) on this model, its trained adapter loaded and checked."""
         return build_engine(self.family, pruner, self.processor)
 
+    def adapter_revision(self, pruner: Pruner | None) -> str:
+        """sha256 of the adapter that the pruner's engine gets, "" for none: answers depend on it."""
+        path = adapter_file(self.family, pruner)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
     def decode(self, tokens: Tensor) -> str:
         """The text of generated token ids (t,), special tokens left out."""
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
 def build_engine(family: Family, pruner: Pruner | None, processor: Any = None) -> Engine:
-    """An engine with the pruner's trained adapter, if `METHOD.safetensors` lies beside the weights.
+    """An engine, with the trained adapter that the pruner wants if it lies beside the weights.
 
     processor: says how pixels were normalised; None = mean and deviation 0.5. Raises WrongAdapter.
     """
-    info = family.info
-    path = Path(info.folder) / f"{pruner.name}.safetensors" if pruner and info.folder else None
-    adapter = load_adapter(path, info.projector_hash) if path and path.is_file() else None
+    path = adapter_file(family, pruner)
+    adapter = load_adapter(path, family.info.projector_hash) if path else None
     if processor is None:
         return Engine(family, pruner, adapter)
     normal = processor.image_processor
     return Engine(family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std))
+
+
+def adapter_file(family: Family, pruner: Pruner | None) -> Path | None:
+    """`METHOD.safetensors` in the model's folder, None where there is none or the pruner wants none."""
+    if pruner is None or not pruner.wants_adapter or family.info.folder is None:
+        return None
+    path = Path(family.info.folder) / f"{pruner.name}.safetensors"
+    return path if path.is_file() else None
 
 
 def family_of(model: nn.Module) -> Family:
