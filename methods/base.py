@@ -94,14 +94,20 @@ class Signal:
 
     kind     "rows": softmax attention, float32, over all keys of the layer, visual columns returned;
              "logits": the same before softmax; "queries" / "keys": after (rope=True) or before rotation;
-             "features": input of the projector, (n, g, d_vit); "question": embeddings of the user's text, (q, d).
+             "features": input of the projector, (n, g, d_vit); "question": embeddings of the user's text, (q, d);
+             "cosines": between the rows' keys, kv heads side by side, float32, (n, n);
+             "affinity": products of the LLM's input embeddings, visual x text behind the first visual token, (n of
+             layer 0, m); "gravity": logits of queries and keys of ones, which depend on positions alone, text x visual.
     tower    "vit" | "llm", layer 0-based. A decoder layer that has not run yet is peeked at (input norm and
              projections on the current states), which is what the layer itself will compute.
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
-             "extra" (tokens of `extra_vit_tokens`), "cls".
+             "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
+             visual one, which attends to just these.
     per_head False: mean over heads.
+    rope     False: before rotation, for a layer that has not run yet.
+    at       the layer of the in-LLM site that reads it; None: every in-LLM site computes it.
 
-    Shapes with mean heads: one query ("last", "extra", "cls") -> (n,) in the LLM, (n, g) in the ViT, the g
+    Shapes with mean heads: one query ("last", "mean", "extra", "cls") -> (n,) in the LLM, (n, g) in the ViT, the g
     patches of each unit; several -> a leading q. per_head adds a leading h. "queries" / "keys" -> (n, h, head_dim)
     in the LLM (h = the tensor's own heads, so kv heads for keys), (n, g, h, head_dim) in the ViT.
     An aggregate row of a ViT view is one token: its value stands in patch 0, the rest is 0.
@@ -113,6 +119,7 @@ class Signal:
     queries: str = "last"
     per_head: bool = False
     rope: bool = True
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ class Pruner:
 
     Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
     settings), `positions` ("original" keeps the survivors' positions; "renumber" closes the gaps on models with
-    1-d RoPE, M-RoPE always keeps its ids unless a Selection says otherwise), `stochastic`, `trainable`.
+    1-d RoPE, M-RoPE always keeps its ids unless a Selection says otherwise), `stochastic`.
     """
 
     name: ClassVar[str]
@@ -320,14 +327,14 @@ class Pruner:
 def map_depths(indices: tuple[int, ...], depth: int, layers: int) -> tuple[int, ...]:
     """An authors' layer setting on another depth: max(1, round(index / depth * layers)), strictly increasing.
 
-    Raises ValueError when the model has too few layers for that many distinct sites.
+    Raises PruningError when the model has too few layers for that many distinct sites.
     """
     mapped: list[int] = []
     for index in indices:
         layer = max(1, round(index / depth * layers))
         mapped.append(max(layer, mapped[-1] + 1) if mapped else layer)
     if mapped and mapped[-1] >= layers:
-        raise ValueError(f"layers {indices} of {depth} do not fit a model of {layers} layers (mapped to {mapped})")
+        raise PruningError(f"layers {indices} of {depth} do not fit a model of {layers} layers (mapped to {mapped})")
     return tuple(mapped)
 
 

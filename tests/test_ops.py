@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from methods.base import PruningError, map_depths
 from methods.ops import share, top_k, unit
 
 
@@ -65,3 +66,22 @@ def test_every_total_is_met_seat_by_seat_and_a_larger_one_never_gives_less(sizes
 def test_an_impossible_total_is_refused(total, least):
     with pytest.raises(ValueError, match="cannot share"):
         share(total, (6, 4), least)
+
+
+@pytest.mark.parametrize(
+    ("indices", "depth", "layers", "mapped"),
+    [
+        ((2,), 32, 32, (2,)),
+        ((2,), 32, 16, (1,)),
+        ((1,), 32, 4, (1,)),
+        ((8, 16, 24), 32, 16, (4, 8, 12)),
+        ((2, 3), 32, 8, (1, 2)),
+    ],
+)
+def test_depths_are_mapped_in_proportion_at_least_1_and_strictly_increasing(indices, depth, layers, mapped):
+    assert map_depths(indices, depth, layers) == mapped
+
+
+def test_depths_that_do_not_fit_are_refused():
+    with pytest.raises(PruningError, match="do not fit a model of 2 layers"):
+        map_depths((8, 16, 24), 32, 2)
