@@ -91,7 +91,7 @@ class WarmUp:
         return is_settled(self.total_ms)
 
     def resources(self) -> tuple[ResourceRow, ...]:
-        """Whether the arm settled ("warmup_settled/SHAPE", 1 or 0), and how often it ran ("warmup_repetitions/SHAPE")."""
+        """Did the arm settle, 1 or 0 ("warmup_settled/SHAPE"), and after how many runs ("warmup_repetitions/...")."""
         found = {"warmup_settled": self.settled, "warmup_repetitions": len(self.total_ms)}
         return tuple(
             ResourceRow(self.session, self.arm, f"{name}/{self.shape_key}", float(value))
