@@ -31,8 +31,8 @@ def linear(plan: Plan, shape: Shape, text_tokens: int) -> float:
     return (shape.n + plan.layer_average) / (2 * shape.n)
 
 
-def planner(words: str, site: Site = Site(INTERFACE)) -> Planner:
-    return Planner(Planning(site), BudgetSpec.parse(words), linear)
+def planner(words: str, site: Site | None = None) -> Planner:
+    return Planner(Planning(site or Site(INTERFACE)), BudgetSpec.parse(words), linear)
 
 
 def test_a_ratio_and_a_count_become_tokens_of_this_sample():
@@ -58,7 +58,7 @@ def test_a_flops_ratio_becomes_the_nearest_tokens():
 
 
 def test_a_flops_ratio_below_what_the_vision_tower_costs_names_the_lowest():
-    with pytest.raises(BudgetInfeasible, match="no lower than 0.542") as caught:  # (12 + 1) / 24
+    with pytest.raises(BudgetInfeasible, match=r"no lower than 0\.542") as caught:  # (12 + 1) / 24
         planner("flops_ratio:0.3").plan(SHAPE, 5)
     assert caught.value.floor == 1
 
@@ -67,7 +67,7 @@ def test_a_flops_ratio_respects_the_floor_of_a_late_site():
     late = Site(IN_LLM, 2)  # two layers see all 12: at least 6 on average
     plan, asked = planner("flops_ratio:0.8", late).plan(SHAPE, 5)
     assert asked == 7 and plan.layer_average == 7
-    with pytest.raises(BudgetInfeasible, match="no lower than 0.750") as caught:
+    with pytest.raises(BudgetInfeasible, match=r"no lower than 0\.750") as caught:
         planner("flops_ratio:0.7", late).plan(SHAPE, 5)
     assert caught.value.floor == 6
 
