@@ -1,5 +1,6 @@
 # make run     environment, install, the main job          make test    environment, whole suite
 # make proofs  slow proofs                                 make lint    ruff
+# Tests run in two processes of one thread each: two threads each would fight over two cores.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,10 +12,10 @@ run: $(VENV)/installed
 	$(BIN)/harness run --method quietprune
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 -m "not proof"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
 proofs: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m proof
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
