@@ -83,7 +83,7 @@ def compare(own: RunContents, full: RunContents, random: RunContents | None) -> 
 
 def document(comparison: Comparison) -> dict[str, Any]:
     """The JSON document of a run."""
-    run, figures = comparison.run, comparison.run.figures
+    run, figures, over = comparison.run, comparison.run.figures, comparison.over_random
     return {
         "run_id": run.spec.run_id,
         "status": figures.status,
@@ -136,6 +136,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         },
         "controls": {"full": _control(comparison.full), "random": _control(comparison.random)},
         "beats_random": comparison.beats_random,
+        "over_random": over and {"value": over.value, "low": over.low, "high": over.high},
     }
 
 

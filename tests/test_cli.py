@@ -82,6 +82,7 @@ def test_a_setting_changes_the_run(harness: Command):
         (("--method", "fastv", "--set", "depht=2"), "fastv has no setting 'depht'"),
         (("--method", "./absent.py"), "no file absent.py"),
         (("--method", "grid", "--dtype", "int8"), "unknown dtype 'int8'"),
+        (("--method", "grid", "--attention", "fast"), "unknown attention 'fast'; use one of sdpa, "),
     ],
 )
 def test_a_word_that_cannot_be_acted_on_exits_2_with_one_clear_line(
@@ -111,6 +112,12 @@ def test_a_corrupt_checkpoint_exits_1(harness: Command, tmp_path: Path):
 def test_a_device_that_is_not_there_exits_3(harness: Command):
     said = harness("run", "--method", "grid", "--device", "cuda", *QUICK)
     assert said.code == 3 and "--device cpu" in said.complaint
+
+
+def test_a_kernel_that_is_not_installed_exits_3(harness: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("harness.cli.run.find_spec", lambda name: None)
+    said = harness("run", "--method", "grid", "--attention", "flash_attention_2", *QUICK)
+    assert said.code == 3 and "use sdpa or eager" in said.complaint
 
 
 def test_a_locked_store_exits_4_and_the_run_is_not_lost(harness: Command, tmp_path: Path):

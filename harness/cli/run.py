@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from importlib.util import find_spec
 
 import typer
 
 from harness.budget import BudgetError, BudgetSpec
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.errors import Interrupted, UsageError
+from harness.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
+
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
 def run(
@@ -39,6 +42,7 @@ def run(
     What is done is not done again; what was cut off is continued.
     """
     asked = _budget(method, budget)
+    _check_attention(attention)
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.quiet import quiet_transformers
@@ -82,6 +86,13 @@ def _budget(method: str, words: str | None) -> BudgetSpec:
     if method == "full" and asked != BudgetSpec("layer_average", 1.0):
         raise UsageError(f"full keeps every visual token, got --budget {words}; leave --budget out")
     return asked
+
+
+def _check_attention(word: str) -> None:
+    if word not in ATTENTIONS:
+        raise UsageError(f"unknown attention {word!r}; use one of {', '.join(ATTENTIONS)}")
+    if word == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise EnvironmentProblem("flash_attention_2 needs the package flash-attn, which is not here; use sdpa or eager")
 
 
 def _device(word: str) -> str:

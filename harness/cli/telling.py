@@ -19,7 +19,7 @@ def print_comparison(comparison: Comparison) -> None:
     columns = columns_of(comparison)
     spec = comparison.run.spec
     table = Table(title=f"{spec.model} · {spec.benchmark} · seed {spec.seed}", title_justify="left", box=None)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
     for label, cells in rows_of(columns, comparison):
@@ -42,24 +42,26 @@ def columns_of(comparison: Comparison) -> dict[str, Summary]:
 
 
 def rows_of(columns: Mapping[str, Summary], comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Label -> one cell a column."""
-    figures = [summary.figures for summary in columns.values()]
-    rows = [
-        ("accuracy, 95 %", [_share(f.accuracy, f.accuracy_low, f.accuracy_high) for f in figures]),
-        ("RA (vs unpruned), 95 %", [_share(f.ra, f.ra_low, f.ra_high) for f in figures]),
-    ]
+    """Label -> one cell a column. Shares are in %, intervals in brackets."""
+    runs = list(columns.values())
+    figures = [run.figures for run in runs]
+    rows = [("accuracy % [95 %]", [_share(f.accuracy, f.accuracy_low, f.accuracy_high) for f in figures])]
     for category in comparison.run.accuracy_by_category:
-        rows.append((f"  {category}", [f"{s.accuracy_by_category[category] * 100:.1f} %" for s in columns.values()]))
+        rows.append((f"  {category}", [_share(run.accuracy_by_category[category]) for run in runs]))
+    rows += [("RA %, unpruned = 100", [_share(f.ra, f.ra_low, f.ra_high) for f in figures])]
+    over = comparison.over_random
+    if over is not None:
+        rows.append(("points over random", ["–", "–", _share(over.value, over.low, over.high)]))
     rows += [
-        ("visual tokens: full", [_tokens(f.full_tokens) for f in figures]),
+        ("visual tokens, full", [_tokens(f.full_tokens) for f in figures]),
         ("  asked", [_tokens(f.asked_tokens) for f in figures]),
         ("  realised", [_tokens(f.realised_tokens) for f in figures]),
-        ("  entering LLM layers", [by_layer(s.entering) for s in columns.values()]),
-        ("target's units kept", [_percent(f.recall_of_target) for f in figures]),
+        ("  entering LLM layers", [by_layer(run.entering) for run in runs]),
+        ("target's units kept %", [_share(f.recall_of_target) for f in figures]),
         ("prefill FLOPs ratio", [_ratio(f.flops_ratio) for f in figures]),
-        ("  LLM part", [_ratio(f.llm_flops_ratio) for f in figures]),
+        ("  of the LLM", [_ratio(f.llm_flops_ratio) for f in figures]),
     ]
-    return rows + _latency_rows(list(columns.values()), comparison.run.figures)
+    return rows + _latency_rows(runs, comparison.run.figures)
 
 
 def _latency_rows(runs: Sequence[Summary], timed: Figures) -> list[tuple[str, list[str]]]:
@@ -68,10 +70,11 @@ def _latency_rows(runs: Sequence[Summary], timed: Figures) -> list[tuple[str, li
         return []
     arms = [timed.base_ms, *[run.figures.pruned_ms for run in runs[1:]]]
     stages = [stage for stage in timed.base_ms | timed.pruned_ms if stage != "total"]
-    rows = [("prefill, ms (medians)", [_ms(arm, "total") for arm in arms])]
+    rows = [("prefill, median ms", [_ms(arm, "total") for arm in arms])]
     rows += [(f"  {stage}", [_ms(arm, stage) for arm in arms]) for stage in stages]
-    label = "LR (time saved), 95 %" + (", indicative" if timed.indicative else "")
-    return [*rows, (label, ["–", *[_share(r.figures.lr, r.figures.lr_low, r.figures.lr_high) for r in runs[1:]]])]
+    saved = ["–", *[_share(run.figures.lr, run.figures.lr_low, run.figures.lr_high) for run in runs[1:]]]
+    rows.append(("LR %, time saved", saved[: len(runs)]))
+    return [*rows, ("  indicative", [_mark(run.figures.indicative) for run in runs])]
 
 
 def by_layer(entering: Sequence[float]) -> str:
@@ -109,15 +112,16 @@ def _id(run: Summary) -> str:
     return run.spec.run_id
 
 
-def _share(value: float | None, low: float | None, high: float | None) -> str:
+def _share(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A ratio in %, with its bounds: 0.5 -> "50.0", or "50.0 [40.1, 59.9]"."""
     if value is None:
         return "–"
     bounds = f" [{low * 100:.1f}, {high * 100:.1f}]" if low is not None and high is not None else ""
-    return f"{value * 100:.1f} %{bounds}"
+    return f"{value * 100:.1f}{bounds}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.1f} %"
+def _mark(indicative: bool | None) -> str:
+    return "–" if indicative is None else "yes" if indicative else "no"
 
 
 def _ratio(value: float | None) -> str:
