@@ -44,6 +44,7 @@ TOY = ModelDims(
     llm_width=3,
     llm_query_width=4,
     llm_key_width=2,
+    llm_head_width=2,
     llm_mlp_width=5,
     llm_mlp_matrices=3,
     vocabulary=10,

@@ -16,7 +16,8 @@ class ModelDims:
     unit_patches: ViT patches behind one visual token; unit_pixel_values: their pixels x colours.
     projector_linears: (in, out) of each linear layer that one unit passes; projectors: how many such stacks run on
     every unit (the main one and one for each DeepStack tap).
-    llm_query_width: heads x head size; llm_key_width: kv heads x head size, the width of the values too.
+    llm_query_width: heads x head size; llm_key_width: kv heads x head size, the width of the values too;
+    llm_head_width: the head size.
     """
 
     vit_layers: int
@@ -33,6 +34,7 @@ class ModelDims:
     llm_width: int
     llm_query_width: int
     llm_key_width: int
+    llm_head_width: int
     llm_mlp_width: int
     llm_mlp_matrices: int
     vocabulary: int
@@ -65,6 +67,7 @@ def _qwen3_vl(config: Any) -> ModelDims:
         llm_width=llm.hidden_size,
         llm_query_width=llm.num_attention_heads * llm.head_dim,
         llm_key_width=llm.num_key_value_heads * llm.head_dim,
+        llm_head_width=llm.head_dim,
         llm_mlp_width=llm.intermediate_size,
         llm_mlp_matrices=3,
         vocabulary=llm.vocab_size,

@@ -51,12 +51,12 @@ def planned_realised(
         rows = pruner.alive_after(site, plan, shape) or _units(share(alive, shape.images))
         gathered = sum(aggregates for _, aggregates in rows)
         sites.append((site_label(site), n, alive - gathered, width))
-        flops += pruner.selection_flops(site, n, alive - gathered, width)
+        flops += pruner.decision_flops(site, n, alive - gathered, width, shape)
         if gathered:
             flops += gathered * aggregate_flops(dims, site, n)
         if site.hook == IN_LLM:
-            asked = (need for need in needs if need.tower == "llm" and need.kind != "question")
-            flops += sum(llm_signal_flops(dims, need, site, n, plan.entering, text) for need in asked)
+            asked = [need for need in needs if need.tower == "llm" and need.kind != "question"]
+            flops += llm_signal_flops(dims, asked, site, n, plan.entering, text)
         if site.hook in (PRE_TOKENIZATION, IN_VIT):
             by_block[site.layer + 1 if site.hook == IN_VIT else 0] = rows
             merged = alive

@@ -5,11 +5,14 @@ A running model counts these as they happen (harness/models/trace.py); here they
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.measure.dims import ModelDims
 from harness.records import PromptText
 from methods.base import IN_VIT, INTERFACE, Signal, Site
 
 _PRODUCTS = ("rows", "logits")  # the kinds that multiply queries with keys
+_STATELESS = ("affinity", "gravity")  # the kinds that look at no layer's queries and keys
 
 
 def vit_signal_flops(dims: ModelDims, signal: Signal, units: int, tokens: int, extra: int) -> int:
@@ -19,25 +22,35 @@ def vit_signal_flops(dims: ModelDims, signal: Signal, units: int, tokens: int, e
     """
     if signal.kind not in _PRODUCTS:
         return 0
-    queries = {"extra": extra, "visual": units * dims.unit_patches}
+    patches = units * dims.unit_patches
+    queries = {"extra": extra, "visual": patches, "received": patches}
     if signal.queries not in queries:
         raise ValueError(f"FLOPs of {signal} in the ViT are not known; known queries: {', '.join(queries)}")
     return 2 * queries[signal.queries] * tokens * dims.vit_width
 
 
 def llm_signal_flops(
-    dims: ModelDims, signal: Signal, site: Site, n: int, entering: tuple[int, ...], text: PromptText
+    dims: ModelDims, signals: Iterable[Signal], site: Site, n: int, entering: tuple[int, ...], text: PromptText
 ) -> int:
-    """One signal read at an in-LLM site, where n visual tokens are alive.
+    """The signals read at an in-LLM site, where n visual tokens are alive.
 
-    A layer that has not run is peeked at: its queries and keys are projected from today's tokens.
+    A layer that has not run is peeked at, once: its queries and keys are projected from today's tokens.
     """
-    peeked = signal.layer >= site.layer
-    tokens = text.total + (n if peeked else entering[signal.layer])
-    flops = 2 * tokens * dims.llm_width * (dims.llm_query_width + dims.llm_key_width) if peeked else 0
-    if signal.kind in _PRODUCTS:
-        queries = {"last": 1, "visual": n, "text": text.behind}[signal.queries]
-        flops += 2 * queries * tokens * dims.llm_query_width
+    read = [signal for signal in signals if signal.at in (None, site.layer)]
+    peeked = {signal.layer for signal in read if signal.kind not in _STATELESS and signal.layer >= site.layer}
+    projections = 2 * (text.total + n) * dims.llm_width * (dims.llm_query_width + dims.llm_key_width)
+    flops = len(peeked) * projections
+    for signal in read:
+        tokens = text.total + (n if signal.layer in peeked else entering[signal.layer])
+        if signal.kind in _PRODUCTS:
+            queries = {"last": 1, "mean": 1, "visual": n, "text": text.behind}[signal.queries]
+            flops += 2 * queries * tokens * dims.llm_query_width
+        elif signal.kind == "cosines":
+            flops += 2 * n * n * dims.llm_key_width
+        elif signal.kind == "affinity":
+            flops += 2 * entering[0] * text.behind * dims.llm_width
+        elif signal.kind == "gravity":
+            flops += 2 * n * text.behind * dims.llm_head_width
     return flops
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harness.models.attention import Capture
 from harness.models.prompt import VisualRows
 from methods.base import IN_LLM, MissingSignal, PruningError, Selection, Signal, Site
+from methods.ops import unit
 from methods.selection import reduce, reduce_sizes
 
 
@@ -147,6 +148,7 @@ class Surgery:
     _by_layer: dict[int, Sequence] = field(default_factory=dict)
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _cut_from: int | None = None
+    _embedded: tuple[Tensor, Tensor] | None = None
     spend: Callable[[int], None] = lambda flops: None
 
     @contextmanager
@@ -223,6 +225,8 @@ class Surgery:
             cursor = end
         self._sequence = Sequence(index, torch.cat(text), self.start, tables[0][:1], tables[1][:1])
         self._by_layer, self._seen, self._cut_from = {}, {}, None
+        if any(signal.kind == "affinity" for signal in self.signals):
+            self._embedded = hidden[0, index], hidden[0, _text_behind(index, hidden.shape[1])]
         self.entering.clear()
         self.history.clear()
 
@@ -239,9 +243,9 @@ class Surgery:
     def _cut(self, number: int, hidden: Tensor) -> Tensor:
         assert self._sequence is not None
         site = self.sites[number]
-        signals = {
-            s: self._signal(s, number, hidden) for s in self.signals if s.tower == "llm" and s.kind != "question"
-        }
+        read = [s for s in self.signals if s.tower == "llm" and s.kind != "question" and s.at in (None, number)]
+        peeked = {layer: self._peek(layer, hidden) for layer in {s.layer for s in read if _peeks(s, number)}}
+        signals = {s: self._signal(s, peeked) for s in read}
         selection = self.decide(site, hidden[0, self._sequence.index], self._sequence, signals)
         if selection is None:
             return hidden
@@ -258,19 +262,27 @@ class Surgery:
 
         return tables
 
-    def _signal(self, signal: Signal, number: int, hidden: Tensor) -> Tensor:
-        assert self._sequence is not None
-        if signal.layer >= number:
-            seen = _Seen(self._peek(signal.layer, hidden), self._sequence.index)
-        elif signal.layer in self._seen:
-            seen = self._seen[signal.layer]
-        else:
+    def _signal(self, signal: Signal, peeked: Mapping[int, Capture]) -> Tensor:
+        now = self._sequence
+        assert now is not None
+        if signal.kind == "affinity":
+            return self._affinity()
+        if signal.kind == "gravity":
+            return self._gravity(now)
+        if signal.layer in peeked:
+            capture = peeked[signal.layer]
+            if signal.rope:
+                capture = replace(capture, query=_rotated(capture.query, now), key=_rotated(capture.key, now))
+            return read_signal(signal, capture, now.index, causal=True)
+        if signal.layer not in self._seen:
             raise MissingSignal(f"{signal} was not captured; is the kernel {self.decoder.kernel} wrapped?")
+        if not signal.rope:
+            raise MissingSignal(f"{signal}: layer {signal.layer} has run and its states are rotated; ask for rope=True")
+        seen = self._seen[signal.layer]
         return read_signal(signal, replace(seen.capture, spend=self.spend), seen.index, causal=True)
 
     def _peek(self, number: int, hidden: Tensor) -> Capture:
-        """Queries and keys that decoder layer `number` would compute from today's hidden states."""
-        assert self._sequence is not None
+        """Queries and keys, not rotated yet, that decoder layer `number` would compute from today's hidden states."""
         layer = self.decoder.layers[number]
         attention = layer.self_attn
         states = layer.input_layernorm(hidden[:1])
@@ -282,8 +294,20 @@ class Surgery:
             )
         )
         self.spend(2 * (query.numel() + key.numel()) * states.shape[-1])
-        cos, sin = self._sequence.cos[:, None], self._sequence.sin[:, None]
-        return Capture(query * cos + _half(query) * sin, key * cos + _half(key) * sin, attention.scaling)
+        return Capture(query, key, attention.scaling, self.spend)
+
+    def _affinity(self) -> Tensor:
+        assert self._embedded is not None
+        visual, text = self._embedded
+        self.spend(2 * visual.shape[0] * text.numel())
+        return visual.float() @ text.float().T  # (n of layer 0, m)
+
+    def _gravity(self, now: Sequence) -> Tensor:
+        ones = torch.ones_like(now.cos)
+        rotated = _rotated(ones[:, None].float(), now)[0, 0]  # (T, head_dim)
+        text, visual = rotated[_text_behind(now.index, now.length)], rotated[now.index]
+        self.spend(2 * visual.shape[0] * text.numel())
+        return text @ visual.T * self.decoder.layers[0].self_attn.scaling  # (m, n)
 
     def _decoding(self, number: int, hidden: Tensor, past: int) -> dict[str, Any] | None:
         prompt = self._by_layer.get(number)
@@ -303,10 +327,12 @@ class Surgery:
 def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -> Tensor:
     """A declared signal from a capture, its columns restricted to the tokens at `index` (n,)."""
     if signal.kind in ("queries", "keys"):
-        if not signal.rope:
-            raise MissingSignal("unrotated queries and keys are not captured yet; ask for rope=True")
         states = capture.query if signal.kind == "queries" else capture.key
         return states[0, :, index].transpose(0, 1)  # (n, h, hd)
+    if signal.kind == "cosines":
+        directions = unit(capture.key[0, :, index].transpose(0, 1).flatten(1))  # (n, h_kv * hd)
+        capture.spend(2 * directions.shape[0] * directions.numel())
+        return directions @ directions.T
     if signal.kind not in ("rows", "logits"):
         raise MissingSignal(f"the LLM has no signal {signal.kind!r}")
     length = capture.key.shape[2]
@@ -315,16 +341,38 @@ def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -
     elif signal.queries == "visual":
         wanted = index
     elif signal.queries == "text":
-        after = torch.arange(length, device=index.device)
-        is_text = torch.ones(length, dtype=torch.bool, device=index.device).index_fill(0, index, False)
-        wanted = after[is_text & (after > index[0])]  # waits for the device: a count that only it knows
-    else:
-        raise MissingSignal(f"the LLM has no {signal.queries!r} queries; use last, text or visual")
-    logits = capture.logits(wanted, causal)  # (h, q, T)
+        wanted = _text_behind(index, length)
+    elif signal.queries != "mean":
+        raise MissingSignal(f"the LLM has no {signal.queries!r} queries; use last, text, visual or mean")
+    logits = _mean_logits(capture, index) if signal.queries == "mean" else capture.logits(wanted, causal)  # (h, q, T)
     values = logits.softmax(-1) if signal.kind == "rows" else logits
     values = values[..., index]  # (h, q, n)
     values = values if signal.per_head else values.mean(0)
-    return values.squeeze(-2) if signal.queries == "last" else values
+    return values.squeeze(-2) if signal.queries in ("last", "mean") else values
+
+
+def _mean_logits(capture: Capture, index: Tensor) -> Tensor:
+    """Logits of the mean query of all tokens up to the last visual one, against those tokens alone. (h, 1, T)"""
+    outside = torch.arange(capture.key.shape[2], device=index.device) > index.max()  # (T,)
+    mean = capture.query.float().masked_fill(outside[:, None], 0).sum(2, keepdim=True) / (~outside).sum()
+    one = replace(capture, query=mean)
+    return one.logits(slice(None), causal=False).masked_fill(outside, -torch.inf)
+
+
+def _text_behind(index: Tensor, length: int) -> Tensor:
+    """Places (m,) of the text behind the first visual token. Waits for the device: a count that only it knows."""
+    place = torch.arange(length, device=index.device)
+    is_text = torch.ones(length, dtype=torch.bool, device=index.device).index_fill(0, index, False)
+    return place[is_text & (place > index[0])]
+
+
+def _peeks(signal: Signal, site: int) -> bool:
+    return signal.kind not in ("affinity", "gravity") and signal.layer >= site
+
+
+def _rotated(states: Tensor, sequence: Sequence) -> Tensor:
+    cos, sin = sequence.cos[:, None], sequence.sin[:, None]
+    return states * cos + _half(states) * sin
 
 
 def _half(x: Tensor) -> Tensor:
