@@ -60,6 +60,7 @@ METHODS = [
     ("divprune", {}),
     ("fastv", {}),
     ("fastv", {"query": "all"}),
+    ("pyramiddrop", {}),
     ("quietprune", {"adapter": "untrained"}),
     ("quietprune", {"adapter": "untrained", "aggregate": False}),
 ]
