@@ -102,14 +102,15 @@ class Signal:
              projections on the current states), which is what the layer itself will compute.
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
              "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
-             visual one, which attends to just these.
+             visual one, which attends to just these; "received": the mean over all visual rows of the image ("rows"
+             of the ViT only).
     per_head False: mean over heads.
     rope     False: before rotation, for a layer that has not run yet.
     at       the layer of the in-LLM site that reads it; None: every in-LLM site computes it.
 
-    Shapes with mean heads: one query ("last", "mean", "extra", "cls") -> (n,) in the LLM, (n, g) in the ViT, the g
-    patches of each unit; several -> a leading q. per_head adds a leading h. "queries" / "keys" -> (n, h, head_dim)
-    in the LLM (h = the tensor's own heads, so kv heads for keys), (n, g, h, head_dim) in the ViT.
+    Shapes with mean heads: one query ("last", "mean", "extra", "cls", "received") -> (n,) in the LLM, (n, g) in the
+    ViT, the g patches of each unit; several -> a leading q. per_head adds a leading h. "queries" / "keys" ->
+    (n, h, head_dim) in the LLM (h = the tensor's own heads, so kv heads for keys), (n, g, h, head_dim) in the ViT.
     An aggregate row of a ViT view is one token: its value stands in patch 0, the rest is 0.
     """
 
@@ -124,12 +125,16 @@ class Signal:
 
 @dataclass(frozen=True)
 class Shape:
-    """What planning knows of one sample on one model. grids: (rows, columns) of units of each image."""
+    """What planning knows of one sample on one model. grids: (rows, columns) of units of each image.
+
+    vit_cls: the ViT has a CLS token, so that it can give rows of "cls" queries.
+    """
 
     grids: tuple[tuple[int, int], ...]
     vit_layers: int
     llm_layers: int
     unit_patches: int = 4
+    vit_cls: bool = False
 
     @property
     def images(self) -> tuple[int, ...]:
@@ -315,6 +320,10 @@ class Pruner:
         The harness adds what it computes itself: the signals asked for and the sums of aggregates.
         """
         return 0
+
+    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
+        """What the harness asks for: `selection_flops`, unless the count depends on how rows fall to images."""
+        return self.selection_flops(site, n, k, d)
 
     def alive_after(self, site: Site, plan: Plan, shape: Shape) -> tuple[tuple[int, int], ...] | None:
         """(units, aggregates) of each image alive after a site, together `plan.keeps[site]`: FLOPs before a run.

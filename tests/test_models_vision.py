@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny import EOS, IMAGE, Scripted, processed, qwen3_vl
 
+from harness.models.attention import Capture
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.prompt import Prompt, VisualRows, image_spans, shorten
-from harness.models.qwen3_vl import Qwen3VL
-from methods.base import AGGREGATE, IN_VIT, INTERFACE, InvalidSelection, Plan, Selection, Signal, Site
+from harness.models.qwen3_vl import Qwen3VL, mean_row
+from methods.base import AGGREGATE, IN_VIT, INTERFACE, InvalidSelection, MissingSignal, Plan, Selection, Signal, Site
 
 FIRST, SECOND = Site(IN_VIT, 2), Site(IN_VIT, 4)  # DeepStack taps stand at 1, 3 and 5: before, between, after
 KEPT = {FIRST: (0, 1, 4, 7, 8, 9, 13, 14, 20, 23), SECOND: (1, 7, 9, 20)}
@@ -141,6 +142,47 @@ def test_extra_tokens_are_read_by_their_attention_row():
         counts = inputs.shape.images
         for rows in seen["rows"].split(counts):
             assert 0.5 < rows.sum() < 1.0  # the rest of the softmax went to the extra token itself
+
+
+def test_received_attention_is_the_mean_over_the_rows_of_the_same_image_and_reaches_the_interface():
+    received, rows = Signal("rows", "vit", 7, "received"), Signal("rows", "vit", 7, "visual")
+    by_head = Signal("rows", "vit", 7, "received", per_head=True)
+    seen = {}
+
+    def run(batch, *signals):
+        def look(view):
+            seen.update({signal: view.signal(signal) for signal in signals})
+            return Selection(torch.arange(view.n))
+
+        engine = Engine(Qwen3VL(qwen3_vl()), Scripted({Site(INTERFACE): look}, signals=signals))
+        engine.prefill(engine.family.inputs(batch), Plan({Site(INTERFACE): None}))
+
+    both = processed(((2, 3), (4, 6)))
+    run(both, received, by_head)
+    assert seen[received].shape == (30, 4) and seen[by_head].shape == (2, 30, 4)
+    torch.testing.assert_close(seen[by_head].mean(0), seen[received])
+    for grid, units, patches in (((2, 3), slice(0, 6), slice(0, 24)), ((4, 6), slice(6, 30), slice(24, 120))):
+        alone = processed((grid,))
+        alone["pixel_values"] = both["pixel_values"][patches]
+        run(alone, rows)
+        assert seen[rows].shape == (len(both["pixel_values"][patches]), *seen[received][units].shape)
+        torch.testing.assert_close(seen[received][units], seen[rows].mean(0))
+        assert abs(seen[received][units].sum() - 1) < 1e-5
+
+
+def test_received_attention_is_summed_a_few_rows_at_a_time():
+    generator = torch.Generator().manual_seed(0)
+    capture = Capture(*(torch.randn(1, 2, 10, 4, generator=generator) for _ in "qk"), 0.5)
+    rows = torch.arange(2, 10)
+    whole = capture.logits(rows, causal=False).softmax(-1).mean(1, keepdim=True)
+    torch.testing.assert_close(mean_row(capture, rows, at_once=3), whole)
+
+
+def test_attention_before_the_softmax_cannot_be_received():
+    signal = Signal("logits", "vit", 7, "received")
+    engine = Engine(Qwen3VL(qwen3_vl()), Scripted({Site(INTERFACE): None}, signals=(signal,)))
+    with pytest.raises(MissingSignal, match="ask for rows"):
+        engine.prefill(engine.family.inputs(processed()), Plan({Site(INTERFACE): None}))
 
 
 def test_one_image_can_gather_while_another_loses_nothing():

@@ -195,5 +195,5 @@ class Pass:
         if view.site.hook == PRE_TOKENIZATION:
             width = view.hidden[0].numel()  # all colours of all pixels of a unit
         self.trace.sites.append((label_of(view.site), view.n, k, width))
-        self.trace.spend(self.pruner.selection_flops(view.site, view.n, k, width))
+        self.trace.spend(self.pruner.decision_flops(view.site, view.n, k, width, view.shape))
         return selection

@@ -157,8 +157,11 @@ class Qwen3VL(Family):
         return self.visual.blocks[number].attn
 
     def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
-        if signal.kind not in ("rows", "logits") or signal.queries not in ("extra", "visual"):
-            raise MissingSignal(f"Qwen3-VL's ViT gives attention rows of extra or visual queries, not {signal}")
+        received = signal.queries == "received"
+        if signal.kind not in ("rows", "logits") or signal.queries not in ("extra", "visual", "received"):
+            raise MissingSignal(f"Qwen3-VL's ViT gives rows of extra, visual or received queries, not {signal}")
+        if received and signal.kind != "rows":
+            raise MissingSignal(f"attention is received after the softmax only: ask for rows, not {signal}")
         per_image = captures if len(captures) == len(state.segments) else split_packed(captures, state.lengths)
         packed = []
         for segment, capture in zip(state.segments, per_image, strict=True):
@@ -166,14 +169,18 @@ class Qwen3VL(Family):
             end = segment.extra if signal.queries == "extra" else segment.extra + segment.units * self.patches
             if len(state.segments) > 1 and signal.queries == "visual":
                 raise MissingSignal("rows of all visual queries are given for one image at a time")
-            logits = capture.logits(torch.arange(start, end, device=state.hidden.device), causal=False)
-            values = logits.softmax(-1) if signal.kind == "rows" else logits  # (h, q, tokens)
+            rows = torch.arange(start, end, device=state.hidden.device)
+            if received:
+                values = mean_row(capture, rows)  # (h, 1, tokens)
+            else:
+                logits = capture.logits(rows, causal=False)
+                values = logits.softmax(-1) if signal.kind == "rows" else logits  # (h, q, tokens)
             packed.append((values if signal.per_head else values.mean(0)).movedim(-1, 0))  # (tokens, ...)
         _, units, aggregates = state.split(torch.cat(packed))
         carried = [one_token(row, self.patches) for row in aggregates if row is not None]
         values = torch.cat([units, *carried])  # (n + a, g, [h,] q)
         values = values.movedim((0, 1), (-2, -1))
-        return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries == "extra" else values
+        return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries != "visual" else values
 
     def project(self, state: VisionState) -> Features:
         _, units, aggregates = state.split(state.hidden)
@@ -242,6 +249,14 @@ def split_packed(captures: list[Capture], lengths: tuple[int, ...]) -> list[Capt
     packed = captures[-1]
     parts = zip(packed.query.split(lengths, dim=2), packed.key.split(lengths, dim=2), strict=True)
     return [replace(packed, query=query, key=key) for query, key in parts]
+
+
+def mean_row(capture: Capture, rows: Tensor, at_once: int = 512) -> Tensor:
+    """Attention that each token receives, the mean over query rows, `at_once` at a time. rows (q,) -> (h, 1, t)."""
+    total = torch.zeros((), device=rows.device)
+    for some in rows.split(at_once):
+        total = total + capture.logits(some, causal=False).softmax(-1).sum(1, keepdim=True)
+    return total / rows.shape[0]
 
 
 def one_token(row: Tensor, patches: int) -> Tensor:
