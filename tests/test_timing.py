@@ -1,0 +1,73 @@
+"""Which samples are timed, and for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.bench import Sources, open_bench
+from harness.benchmarks.embedded import open_suite
+from harness.budget import BudgetSpec
+from harness.errors import Interrupted
+from harness.figures import ResourceRow
+from harness.measure.latency import Protocol
+from harness.models.loading import OpenModel
+from harness.records import LatencyRow, Sample
+from harness.request import Request
+from harness.timing import QUICK_PAIRS, Subject, cases_of, protocol_for, spread, time_session
+
+
+def sample(name: str) -> Sample:
+    return Sample(name, "c", "f", name, "a", ("i",))
+
+
+@pytest.fixture
+def subject(reference_a: OpenModel, suite_folder: Path):
+    def of(method: str, budget: str) -> Subject:
+        sources = Sources(
+            lambda name, **settings: reference_a, lambda name: open_suite(name, suite_folder, quick=False)
+        )
+        request = Request(method, BudgetSpec.parse(budget))
+        bench = open_bench(request, sources)
+        return bench.subject(bench.cell(request))
+
+    return of
+
+
+def test_samples_are_spread_over_the_range_of_lengths():
+    samples = [sample("x" * length) for length in (5, 1, 3, 2, 4)]
+    chosen = spread(samples, 3, lambda one: len(one.question))
+    assert [len(one.question) for one in chosen] == [1, 3, 5]
+    assert spread(samples[:2], 3, lambda one: len(one.question)) == [samples[1], samples[0]]
+
+
+def test_equal_shapes_are_timed_once_but_native_samples_each(subject):
+    assert list(cases_of(subject("random", "50%"))) == ["3x4+10"]  # eight questions of one length
+    assert len(cases_of(subject("fastv", "native"))) == 8
+
+
+def test_a_session_has_every_stage_of_both_arms_and_the_memory_of_both(subject):
+    rows = time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
+    timed = [row for row in rows if isinstance(row, LatencyRow)]
+    assert {row.shape_key for row in timed} == {"3x4+10"}
+    for arm in ("base", "pruned"):
+        assert {"vit", "projector", "select", "llm_prefill", "total"} <= {r.stage for r in timed if r.arm == arm}
+    cache = {row.arm: row.value for row in rows if isinstance(row, ResourceRow) and row.name == "kv_cache_bytes"}
+    assert cache["base"] / cache["pruned"] == pytest.approx((12 + 10) / (6 + 10))  # visual + text tokens
+
+
+def test_a_session_stops_when_told_to(subject):
+    with pytest.raises(Interrupted, match="while timing"):
+        time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: True)
+
+
+def test_the_default_is_quick_on_a_cpu_and_publishable_elsewhere():
+    quick, published = protocol_for("cpu", None, None, None), protocol_for("cuda", None, None, None)
+    assert (quick.pairs, quick.seconds, quick.sessions) == (QUICK_PAIRS, 30.0, 1)
+    assert (published.pairs, published.seconds, published.sessions) == (30, None, 5)
+
+
+def test_what_the_user_gives_is_the_bound():
+    assert protocol_for("cpu", 7, 3, None) == Protocol(pairs=7, sessions=3)
+    assert protocol_for("cuda", None, None, 2.0) == Protocol(seconds=120.0, sessions=1)
