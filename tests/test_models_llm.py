@@ -3,16 +3,20 @@
 The plain loop calls the native layers one by one on explicit hidden states, without hooks and without a cache.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from tiny import Scripted, in_llm, processed, qwen3_vl
 
+import harness.models.llm as llm_module
+import harness.models.passing as passing_module
+from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.llm import mask_for
 from harness.models.qwen3_vl import Qwen3VL
-from methods.base import PruningError, Selection, Signal
+from methods.base import IN_VIT, INTERFACE, PruningError, Selection, Signal, Site
 
 CUT = 2
 KEEP = (0, 5, 6, 11, 19, 21, 23)
@@ -223,6 +227,39 @@ def test_peeking_at_a_layer_gives_what_the_layer_then_computes(model, batch):
     engine.prefill(engine.family.inputs(batch), pruner.whole_plan())
     assert seen[3].shape == (24, 2, 16)
     assert (seen[3] - seen[4]).abs().max() < 1e-12
+
+
+def test_all_work_of_a_pruner_is_attributed_to_select(model, batch, monkeypatch):
+    """Signals, decision and cut of every hook point; what the model itself does is not."""
+    seen, stages = [], []
+
+    class Clock:
+        @contextmanager
+        def stage(self, name):
+            stages.append(name)
+            yield
+            stages.pop()
+
+    def noted(module, name):
+        original = getattr(module, name)
+
+        def run(*args, **kwargs):
+            seen.append((name, stages[-1]))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, run)
+
+    noted(Capture, "logits")
+    noted(llm_module, "cut")
+    noted(passing_module, "select")
+    keep = lambda view: Selection(torch.arange(view.n - 1))  # noqa: E731
+    signals = (Signal("rows", "llm", layer=1), Signal("rows", "vit", layer=2, queries="visual"))
+    pruner = Scripted({Site(IN_VIT, 2): keep, Site(INTERFACE): keep, in_llm(CUT): keep}, signals=signals)
+    engine = Engine(Qwen3VL(model), pruner)
+    engine.prefill(engine.family.inputs(batch), pruner.whole_plan(), clock=Clock())
+    assert {name for name, _ in seen} == {"logits", "cut", "select"}
+    assert {stage for _, stage in seen} == {"select"}
+    assert stages == []
 
 
 def test_masks_by_hand():

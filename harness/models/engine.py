@@ -119,6 +119,7 @@ class Engine:
                 spend=trace.spend,
                 captures=seen,
                 entering=trace.entering,
+                clock=clock,
             )
             stack.enter_context(surgery.installed())
             stack.enter_context(self._deepstack(surgery))

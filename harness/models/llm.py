@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.attention import Capture
+from harness.models.clock import Clock, Untimed
 from harness.models.prompt import VisualRows
 from methods.base import IN_LLM, MissingSignal, PruningError, Selection, Signal, Site
 from methods.ops import unit
@@ -150,6 +151,7 @@ class Surgery:
     _cut_from: int | None = None
     _embedded: tuple[Tensor, Tensor] | None = None
     spend: Callable[[int], None] = lambda flops: None
+    clock: Clock = field(default_factory=Untimed)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -206,7 +208,8 @@ class Surgery:
         assert self._sequence is not None
         self._collect(number - 1)
         if number in self.sites:
-            hidden = self._cut(number, hidden)
+            with self.clock.stage("select"):
+                hidden = self._cut(number, hidden)
         self.entering.append(hidden.shape[1] - self._sequence.text_index.shape[0])
         if self._cut_from is None:
             return hidden, None

@@ -148,17 +148,16 @@ class Pass:
     def decide_in_llm(
         self, site: Site, hidden: Tensor, sequence: Sequence, signals: dict[Signal, Tensor]
     ) -> Selection | None:
-        with self.clock.stage("select"):
-            rows = sequence.rows
-            if any(need.kind == "question" for need in self.needs):
-                signals = {**signals, **{n: self._question() for n in self.needs if n.kind == "question"}}
-            view = self._view(site, hidden, rows.image, rows.unit, rows.kind, rows.size, signals)
-            selection = self._decided(self.pruner.in_llm(view), view)
-            if selection is None:
-                return None
-            selection = grouped(selection, rows.image, view.images)
-            self.trace.kept[label_of(site)] = (rows.image[selection.keep], rows.unit[selection.keep])
-            return selection
+        rows = sequence.rows
+        if any(need.kind == "question" for need in self.needs):
+            signals = {**signals, **{n: self._question() for n in self.needs if n.kind == "question"}}
+        view = self._view(site, hidden, rows.image, rows.unit, rows.kind, rows.size, signals)
+        selection = self._decided(self.pruner.in_llm(view), view)
+        if selection is None:
+            return None
+        selection = grouped(selection, rows.image, view.images)
+        self.trace.kept[label_of(site)] = (rows.image[selection.keep], rows.unit[selection.keep])
+        return selection
 
     def _view(
         self,
