@@ -1,5 +1,6 @@
 """The reference model's training computes what the native model computes, learns, and goes on after a stop."""
 
+import json
 import math
 
 import numpy as np
@@ -11,15 +12,26 @@ from harness.models.processing import load_processor
 from harness.reference import materials
 from harness.reference.architecture import new_model
 from harness.reference.asking import Asked
-from harness.reference.batches import IGNORED, LENGTH, QUESTIONS, Batch, Encoder, patches_of
+from harness.reference.batches import (
+    END,
+    IGNORED,
+    LENGTH,
+    NO_SHAPE,
+    QUESTIONS,
+    Batch,
+    Encoder,
+    patches_of,
+    shape_word,
+)
 from harness.reference.course import Course, Moment
+from harness.reference.curve import read_log
 from harness.reference.export import export
 from harness.reference.labels import CARD, NO_COLOUR, NO_DIGIT, NOTHING, SIGN, merge_order, patch_labels, unit_labels
-from harness.reference.losses import exact_matches
+from harness.reference.losses import AuxiliaryHeads, exact_matches, gaze_loss
 from harness.reference.optimizer import is_hidden_matrix, orthogonalize
-from harness.reference.packed import PackedModel, layout
+from harness.reference.packed import GAZE_HEADS, GAZE_LAYERS, WORDS, PackedModel, layout
 from harness.reference.scenes import Scene, Thing
-from harness.reference.words import FAMILIES
+from harness.reference.words import FAMILIES, SHAPE_NAMES
 
 ASKED = (
     Asked("read", "number on the red sign?", "47", ()),
@@ -67,6 +79,64 @@ def test_packed_questions_get_the_logits_of_the_native_model(model, processor, s
         native = model(**prompt(processor, Image.fromarray(pixels), asked)).logits[0, prefix:]
         assert native.std() > 0.5  # flat logits would agree with anything
         assert (native - ours[: len(native)]).abs().max() < 5e-5
+
+
+@torch.inference_mode()
+def test_the_watched_attention_is_the_native_one_over_image_tokens(folder, processor):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    eager = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    pixels = np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    block = torch.tensor([[Encoder(processor.tokenizer).block(ASKED[0])[0]]])
+    packed, tables, watched = PackedModel(eager), layout(eager, 64, 1, LENGTH), {}
+    _, tokens, deep = packed.see(torch.from_numpy(patches_of(pixels))[None], tables)
+    packed.answer(tokens, deep, block, tables, watched)
+    native = eager(**prompt(processor, Image.fromarray(pixels), ASKED[0]), output_attentions=True).attentions
+    assert sorted(watched) == [WORDS, *GAZE_LAYERS]
+    for index in GAZE_LAYERS:
+        gaze = watched[index]
+        over_image = native[index][:, :GAZE_HEADS, 6:, 1:5]
+        wanted = over_image / over_image.sum(-1, keepdim=True)
+        assert (gaze.exp()[:, :, : wanted.shape[2]] - wanted).abs().max() < 1e-5
+
+
+def test_gaze_is_pulled_only_where_an_answer_is_predicted_and_onto_its_target():
+    targets = torch.full((1, 1, 4), IGNORED)
+    targets[0, 0, 2:] = torch.tensor([9, END])
+    aims = torch.tensor([[[True, True, False, False]]])
+    batch = Batch(torch.zeros(0), torch.zeros(0), targets, torch.zeros(1, 1), aims, torch.zeros(0), {}, {})
+    gaze = torch.full((1, 2, 4, 4), 0.25).log().requires_grad_()
+    loss = gaze_loss({5: gaze}, batch)
+    assert loss.item() == pytest.approx(math.log(2))  # half of an even attention lies on the target
+    loss.backward()
+    assert gaze.grad[0, :, 2, :2].abs().min() > 0
+    assert gaze.grad[0, :, [0, 1, 3]].abs().max() == 0 and gaze.grad[0, :, 2, 2:].abs().max() == 0
+
+
+def test_the_word_head_reads_the_place_where_the_answer_starts():
+    targets = torch.full((1, 1, 4), IGNORED)
+    targets[0, 0, 2:] = torch.tensor([9, END])
+    batch = Batch(
+        torch.zeros(0), torch.zeros(0), targets, torch.zeros(1, 1), torch.zeros(0), torch.tensor([[3]]), {}, {}
+    )
+    states = torch.randn(1, 4, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    AuxiliaryHeads().word_loss(states, batch).backward()
+    assert states.grad[0, 2].abs().sum() > 0
+    assert states.grad[0, [0, 1, 3]].abs().max() == 0
+
+
+def test_the_shape_of_a_question_is_its_last_word_in_either_number():
+    assert shape_word("how many crosses?") == shape_word("is there a red cross?") == SHAPE_NAMES.index("cross")
+    assert shape_word("number on the red sign?") == NO_SHAPE
+
+
+def test_a_resumed_log_leaves_out_the_branch_that_was_given_up(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"elapsed_s": second, "branch": b}) + "\n" for second, b in LINES))
+    assert [(line["elapsed_s"], line["branch"]) for line in read_log(log)] == [(30, 1), (60, 1), (80, 2), (110, 2)]
+
+
+LINES = ((30, 1), (60, 1), (90, 1), (120, 1), (80, 2), (110, 2))
 
 
 @torch.inference_mode()
@@ -128,7 +198,9 @@ def test_an_answer_counts_only_when_all_its_tokens_are_right():
     logits = torch.zeros(1, 6, 4)
     for place, token in ((1, 1), (2, 2), (4, 1), (5, 3)):  # the second answer ends wrongly
         logits[0, place, token] = 1.0
-    batch = Batch(torch.zeros(0), torch.zeros(0), targets, torch.tensor([[0, 0]]), {}, {})
+    batch = Batch(
+        torch.zeros(0), torch.zeros(0), targets, torch.tensor([[0, 0]]), torch.zeros(0), torch.zeros(0), {}, {}
+    )
     assert exact_matches(logits, batch)[0].tolist() == [1.0, 2.0]
 
 

@@ -9,21 +9,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.reference.architecture import PATCH_PX
+from harness.reference.architecture import PATCH_PX, UNIT_PX
 from harness.reference.asking import Asked, ask
-from harness.reference.labels import merge_order, patch_labels, unit_labels
+from harness.reference.labels import merge_order, patch_labels, target_units, unit_labels
 from harness.reference.materials import Materials
 from harness.reference.scenes import Scene, make_scene
 from harness.reference.sprites import SpriteBank
 from harness.reference.vocabulary import SPECIALS
-from harness.reference.words import FAMILIES
+from harness.reference.words import FAMILIES, PLURALS, SHAPE_NAMES
 
 QUESTIONS = 8
 LENGTH = 10
 IGNORED = -100
-CROWDED_MIX = {"read": 1.0, "exist": 0.12, "color": 0.08, "where": 0.08}
-MODERATE_MIX = {"exist": 0.25, "where": 0.22, "count": 0.21, "color": 0.16, "digit": 0.11, "read": 0.05}
-_END, _START = SPECIALS.index("<|im_end|>"), SPECIALS.index("<|im_start|>")
+NO_SHAPE = len(SHAPE_NAMES)
+CROWDED_MIX = {"read": 1.0, "exist": 0.12, "color": 0.14, "where": 0.1}
+MODERATE_MIX = {"exist": 0.22, "where": 0.22, "count": 0.2, "color": 0.24, "digit": 0.08, "read": 0.04}
+END, _START = SPECIALS.index("<|im_end|>"), SPECIALS.index("<|im_start|>")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Batch:
     questions: Tensor
     targets: Tensor
     families: Tensor
+    aims: Tensor
+    words: Tensor
     patch: dict[str, Tensor]
     unit: dict[str, Tensor]
 
@@ -52,15 +55,15 @@ class Encoder:
 
     def block(self, asked: Asked) -> tuple[list[int], list[int]]:
         """Inputs and next-token targets of one question, each LENGTH long; padded with the end mark."""
-        prompt = [*self(asked.question), _END, _START]
-        answer = [*self(asked.answer), _END]
+        prompt = [*self(asked.question), END, _START]
+        answer = [*self(asked.answer), END]
         whole = prompt + answer
         if len(whole) > LENGTH + 1:
             raise ValueError(
                 f"{asked.question!r} + {asked.answer!r} take {len(whole)} tokens; LENGTH allows {LENGTH + 1}"
             )
         targets = [IGNORED] * (len(prompt) - 1) + answer
-        return whole[:-1] + [_END] * (LENGTH + 1 - len(whole)), targets + [IGNORED] * (LENGTH - len(targets))
+        return whole[:-1] + [END] * (LENGTH + 1 - len(whole)), targets + [IGNORED] * (LENGTH - len(targets))
 
 
 def patches_of(image: np.ndarray) -> np.ndarray:
@@ -86,15 +89,24 @@ def questions_for(scene: Scene, rng: np.random.Generator, most: int = QUESTIONS)
     return list(found.values())
 
 
+def shape_word(question: str) -> int:
+    """The index of the shape that ends the question, in either number; NO_SHAPE for questions about signs and cards."""
+    last = question.removesuffix("?").split()[-1]
+    for index, name in enumerate(SHAPE_NAMES):
+        if last in (name, PLURALS[name]):
+            return index
+    return NO_SHAPE
+
+
 def make_batch(
     materials: Materials, bank: SpriteBank, encode: Encoder, rng: np.random.Generator, side: int, crowded: list[bool]
 ) -> Batch:
     """One batch of `side`-pixel scenes, one per entry of `crowded`; a fifth of them pass through JPEG."""
-    patches, questions, targets, families, patch, unit = [], [], [], [], [], []
+    patches, questions, targets, families, aims, words, patch, unit = [], [], [], [], [], [], [], []
     for wanted in crowded:
         scene = make_scene(materials, bank, rng, side, wanted)
         asked = questions_for(scene, rng)
-        blocks = [encode.block(one) for one in asked] + [([_END] * LENGTH, [IGNORED] * LENGTH)] * (
+        blocks = [encode.block(one) for one in asked] + [([END] * LENGTH, [IGNORED] * LENGTH)] * (
             QUESTIONS - len(asked)
         )
         image = _jpeg(scene.image, int(rng.integers(80, 96))) if rng.random() < 0.2 else scene.image
@@ -102,6 +114,9 @@ def make_batch(
         questions.append([inputs for inputs, _ in blocks])
         targets.append([outputs for _, outputs in blocks])
         families.append([FAMILIES.index(one.family) for one in asked] + [-1] * (QUESTIONS - len(asked)))
+        nothing = [np.zeros((side // UNIT_PX) ** 2, dtype=bool)] * (QUESTIONS - len(asked))
+        aims.append(np.stack([target_units(one.boxes, side) for one in asked] + nothing))
+        words.append([shape_word(one.question) for one in asked] + [NO_SHAPE] * (QUESTIONS - len(asked)))
         patch.append(patch_labels(scene))
         unit.append(unit_labels(scene))
     return Batch(
@@ -109,6 +124,8 @@ def make_batch(
         torch.tensor(questions),
         torch.tensor(targets),
         torch.tensor(families),
+        torch.from_numpy(np.stack(aims)),
+        torch.tensor(words),
         {name: torch.from_numpy(np.stack([labels[name] for labels in patch])) for name in patch[0]},
         {name: torch.from_numpy(np.stack([labels[name] for labels in unit])) for name in unit[0]},
     )

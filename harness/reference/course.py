@@ -8,6 +8,8 @@ much (docs/reference-model.md).
 import math
 from dataclasses import dataclass
 
+GAZE_UNTIL = 0.7  # share of the language stage over which the pull on attention fades to nothing
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -19,6 +21,7 @@ class Moment:
     crowded_share: float
     rate: float
     auxiliary_weight: float
+    gaze_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Course:
         spoken = elapsed - self.seeing_seconds
         used = spoken / (self.seconds - self.seeing_seconds)
         rate = min(warm, 0.2 + spoken / 60.0, 1.0) * 0.5 * (1 + math.cos(math.pi * used))
-        side, images = (128, 24) if used < 0.12 else (192, 16) if used < 0.28 else (256, 12)
-        crowded = 0.3 + 0.2 * min(1.0, used / 0.5)
-        return Moment(True, side, images, crowded, rate, 0.4 if used < 0.5 else 0.2)
+        side, images = (128, 12) if used < 0.12 else (192, 10) if used < 0.28 else (256, 8)
+        crowded = 0.25 + 0.2 * used
+        gaze = 1.5 * max(0.0, 1.0 - used / GAZE_UNTIL)
+        return Moment(True, side, images, crowded, rate, 0.4 if used < 0.5 else 0.2, gaze)

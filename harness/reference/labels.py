@@ -51,6 +51,13 @@ def unit_labels(scene: Scene) -> dict[str, np.ndarray]:
     return {name: label.ravel() for name, label in labels.items()}
 
 
+def target_units(boxes: tuple, side_px: int) -> np.ndarray:
+    """Which visual tokens (raster order, bool (n,)) hold at least a seventh of one of the boxes."""
+    sizes = np.array([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes], dtype=np.float64)
+    shares, _ = _covering(list(boxes), side_px // UNIT_PX, UNIT_PX, sizes)
+    return shares.ravel() >= 1 / 7
+
+
 def merge_order(grid: np.ndarray) -> np.ndarray:
     """(side, side, ...) raster patches -> (side * side, ...) with the four patches of a merge unit side by side."""
     side = grid.shape[0]

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.reference.batches import IGNORED, Batch
+from harness.reference.batches import END, IGNORED, NO_SHAPE, Batch
 from harness.reference.labels import PATCH_LABELS, UNIT_LABELS
+from harness.reference.packed import WORDS
 from harness.reference.words import FAMILIES
 
 PLACES = 8
@@ -21,6 +22,17 @@ class AuxiliaryHeads(nn.Module):
         self.patch = nn.ModuleDict({name: nn.Linear(patch_width, size) for name, size in PATCH_LABELS.items()})
         self.unit = nn.ModuleDict({name: nn.Linear(unit_width, size) for name, size in UNIT_LABELS.items()})
         self.place = nn.ModuleDict({name: nn.Linear(unit_width, PLACES) for name in ("row", "column")})
+        self.word_norm, self.word = nn.LayerNorm(unit_width), nn.Linear(unit_width, NO_SHAPE + 1)
+
+    def word_loss(self, states: Tensor, batch: Batch) -> Tensor:
+        """Whether the token that starts an answer has gathered the shape that is asked about.
+
+        states: of question tokens, (B, Q * LENGTH, 128)."""
+        places = (batch.targets != IGNORED).int().argmax(-1)  # (B, Q): the first token of an answer is predicted there
+        split = states.unflatten(1, batch.targets.shape[1:])
+        starts = split.gather(2, places[..., None, None].expand(-1, -1, 1, split.shape[-1])).squeeze(2)  # (B, Q, 128)
+        logits = self.word(self.word_norm(starts)).float()
+        return F.cross_entropy(logits[batch.families >= 0], batch.words[batch.families >= 0])
 
     def forward(self, states: Tensor, tokens: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """states (B, N, 160), tokens (B, n, 128) -> weighted sum of losses, and accuracies on the labels other than
@@ -53,6 +65,23 @@ class AuxiliaryHeads(nn.Module):
 def answer_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy over the tokens of answers. logits (B, Q * LENGTH, vocabulary)."""
     return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+
+
+def gaze_loss(watched: dict[int, Tensor], batch: Batch) -> Tensor:
+    """How far the watched heads look past what is asked about: mean of -log of their share of attention on it.
+
+    watched: layer -> log attention over image tokens (B, heads, Q * LENGTH, n). Counted where a token of an answer is
+    predicted.
+    """
+    speaking = (batch.targets != IGNORED) & (batch.targets != END)  # (B, Q, LENGTH)
+    rows = speaking & batch.aims.any(-1, keepdim=True)
+    missed = (~batch.aims)[:, None, :, None]  # (B, 1, Q, 1, n)
+    losses = []
+    for gaze in (watched[layer] for layer in watched if layer != WORDS):
+        split = gaze.unflatten(2, rows.shape[1:])  # (B, heads, Q, LENGTH, n)
+        share = split.masked_fill(missed, -1e4).logsumexp(-1)  # (B, heads, Q, LENGTH)
+        losses.append(-share.transpose(1, 2).transpose(2, 3)[rows].mean())
+    return torch.stack(losses).mean()
 
 
 def exact_matches(logits: Tensor, batch: Batch) -> Tensor:

@@ -15,6 +15,10 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from harness.reference.architecture import MERGE, PATCH_PX
 
+GAZE_LAYERS = (5, 9)
+GAZE_HEADS = 2
+WORDS = -1
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -99,8 +103,15 @@ class PackedModel(nn.Module):
                 deep = _merge(visual.deepstack_merger_list[0], states)
         return states, _merge(visual.merger, states), deep
 
-    def answer(self, tokens: Tensor, deep: Tensor, questions: Tensor, tables: Layout) -> Tensor:
-        """tokens, deep (B, n, 128), questions (B, Q, length) ids -> logits (B, Q * length, vocabulary)."""
+    def answer(
+        self, tokens: Tensor, deep: Tensor, questions: Tensor, tables: Layout, watched: dict[int, Tensor] | None = None
+    ) -> Tensor:
+        """tokens, deep (B, n, 128), questions (B, Q, length) ids -> logits (B, Q * length, vocabulary).
+
+        Into `watched`, if given, goes layer -> log of the attention of question tokens over image tokens alone, of the
+        first GAZE_HEADS heads of GAZE_LAYERS: (B, GAZE_HEADS, Q * length, n); and under WORDS the states of question
+        tokens (B, Q * length, 128) that enter the first of these layers.
+        """
         config, language = self.native.config, self.native.model.language_model
         n = tables.image_tokens
         marks = language.embed_tokens(
@@ -109,7 +120,12 @@ class PackedModel(nn.Module):
         start, end = marks[:, None].expand(2, len(questions), -1)[:, :, None].unbind(0)
         states = torch.cat([start, tokens, end, language.embed_tokens(questions.flatten(1))], dim=1)  # (B, T, 128)
         for index, layer in enumerate(language.layers):
-            states = states + _text_attention(layer.self_attn, layer.input_layernorm(states), tables)
+            if watched is not None and index == GAZE_LAYERS[0]:
+                watched[WORDS] = states[:, n + 2 :]
+            mixed, query, key = _text_attention(layer.self_attn, layer.input_layernorm(states), tables)
+            states = states + mixed
+            if watched is not None and index in GAZE_LAYERS:
+                watched[index] = _gaze(layer.self_attn, query, key, n)
             states = states + layer.mlp(layer.post_attention_layernorm(states))
             if index == 0:
                 states = states + F.pad(deep, (0, 0, 1, states.shape[1] - n - 1))
@@ -141,7 +157,14 @@ def _vision_attention(attention: nn.Module, states: Tensor, tables: Layout) -> T
     return attention.proj(mixed.transpose(1, 2).reshape(batch, n, width))
 
 
-def _text_attention(attention: nn.Module, states: Tensor, tables: Layout) -> Tensor:
+def _gaze(attention: nn.Module, query: Tensor, key: Tensor, n: int) -> Tensor:
+    scores = query[:, :GAZE_HEADS, n + 2 :] @ key[:, :GAZE_HEADS, 1 : n + 1].transpose(
+        2, 3
+    )  # (B, heads, Q * length, n)
+    return (scores.float() * attention.scaling).log_softmax(-1)
+
+
+def _text_attention(attention: nn.Module, states: Tensor, tables: Layout) -> tuple[Tensor, Tensor, Tensor]:
     batch, total, _ = states.shape
     shape = (batch, total, -1, attention.head_dim)
     query = attention.q_norm(attention.q_proj(states).view(shape)).transpose(1, 2)
@@ -152,4 +175,4 @@ def _text_attention(attention: nn.Module, states: Tensor, tables: Layout) -> Ten
     groups = attention.num_key_value_groups
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     mixed = _mix(query, key, value, tables.mask)
-    return attention.o_proj(mixed.transpose(1, 2).reshape(batch, total, -1))
+    return attention.o_proj(mixed.transpose(1, 2).reshape(batch, total, -1)), query, key

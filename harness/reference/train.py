@@ -21,10 +21,10 @@ from harness.reference.architecture import new_model
 from harness.reference.batches import LENGTH, QUESTIONS, Batch, Encoder, make_batch
 from harness.reference.course import Course, Moment
 from harness.reference.export import export
-from harness.reference.losses import AuxiliaryHeads, answer_loss, exact_matches
+from harness.reference.losses import AuxiliaryHeads, answer_loss, exact_matches, gaze_loss
 from harness.reference.materials import load_materials
 from harness.reference.optimizer import Muon, is_hidden_matrix
-from harness.reference.packed import Layout, PackedModel, layout
+from harness.reference.packed import WORDS, Layout, PackedModel, layout
 from harness.reference.sprites import SpriteBank
 from harness.reference.training_log import Log
 from harness.reference.vocabulary import build_processor
@@ -98,12 +98,21 @@ class Trainer:
         with torch.autocast(self.settings.device, torch.bfloat16):
             states, tokens, deep = self.packed.see(batch.patches, tables)
             dense, accuracy = self.heads(states, tokens, batch)
-            logits = self.packed.answer(tokens, deep, batch.questions, tables) if moment.speaking else None
+            watched = {}
+            logits = (
+                self.packed.answer(tokens, deep, batch.questions, tables, watched if moment.gaze_weight else None)
+                if moment.speaking
+                else None
+            )
         loss = moment.auxiliary_weight * dense
-        counts, answers = torch.zeros(len(FAMILIES), 2), None
+        counts, answers, gaze, word = torch.zeros(len(FAMILIES), 2), None, None, None
         if logits is not None:
             answers = answer_loss(logits, batch)
             loss = loss + answers
+            if watched:
+                gaze = gaze_loss(watched, batch)
+                word = self.heads.word_loss(watched[WORDS], batch)
+                loss = loss + moment.gaze_weight * (gaze + word)
             counts = exact_matches(logits.detach(), batch)
         loss.backward()
         self._agree()
@@ -121,6 +130,8 @@ class Trainer:
             "rate": moment.rate,
             "dense": dense.item(),
             "answer": None if answers is None else answers.item(),
+            "gaze": None if gaze is None else gaze.item(),
+            "word": None if word is None else word.item(),
             "norm": float(norm),
             "data_s": made - started,
             "counts": counts,

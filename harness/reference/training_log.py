@@ -51,6 +51,9 @@ class Log:
                 for name, (right, asked) in zip(FAMILIES, counts, strict=True)
                 if asked > 0
             }
+        if self.seen[-1]["gaze"] is not None:
+            line["gaze"] = round(float(np.mean([m["gaze"] for m in self.seen if m["gaze"] is not None])), 3)
+            line["word"] = round(float(np.mean([m["word"] for m in self.seen if m["word"] is not None])), 3)
         line["labels"] = {
             name: round(float(np.mean([m["labels"][name] for m in self.seen])), 3) for name in self.seen[-1]["labels"]
         }
