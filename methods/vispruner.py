@@ -119,6 +119,6 @@ def diverse(features: Tensor, k: int) -> Tensor:
     while len(alive) > k:  # each list needs the one before it; lengths are known, nothing is read back to the host
         even, odd = alive[::2], alive[1::2]
         closest = cosine.index_select(0, even).index_select(1, odd).amax(dim=1)
-        gone = min(STEP, len(alive) - k, len(even))
+        gone = min(STEP, len(alive) - k)  # more than there are even ones: all of them
         alive = torch.cat([even[torch.sort(closest, descending=True, stable=True).indices[gone:]], odd])
     return alive

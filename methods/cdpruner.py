@@ -1,0 +1,131 @@
+"""CDPruner: keep a set of tokens that are relevant to the question and differ from each other.
+
+Paper: Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+NeurIPS 2025, arXiv:2506.10967. The authors' code (Theia-4869/CDPruner @ 9541616) is Apache-2.0; nothing here is taken
+from it. Written from a description of what it does, and compared with its outputs in tests/golden.
+
+Each image alone: the kernel of a determinantal point process is cosine of two projected tokens x relevance of one x
+relevance of the other; k tokens are chosen greedily, each the one with the most variance that those chosen before do
+not explain. Relevance is scaled to 0..1 over all images of the prompt. Survivors stay in raster order.
+
+* relevance="question": cosine of a projected token and the mean embedding of the question's tokens. The paper's for
+  models without CLIP, whose code is not published; that more similar means more relevant is our reading.
+* relevance="clip": minus the cosine of CLIP's embeddings of patch and question, mean over the question's segments, as
+  in the authors' code (patches and texts of CLIP are inversely related; the paper says plain cosine).
+
+Departures
+* No model family here gives the signals of relevance="clip" yet: loading a CLIP tower by its folder is for later, and
+  until then that setting ends in MissingSignal on every model.
+* A token is never chosen for variance that rounding left over: below a millionth of its own, it explains nothing.
+  (Theirs divides by the root of it, and goes on with NaN once k exceeds the rank of the features.)
+* Equal relevance everywhere counts as 1 everywhere (theirs: a division by zero).
+* Maths is float32; ties go to the lower index (theirs: none).
+* There is no budget of its own: the authors give k on the command line. Images share it in proportion to their size
+  (theirs: all crops have the same size and the same k).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods.base import (
+    INTERFACE,
+    Budget,
+    BudgetInfeasible,
+    Plan,
+    Pruner,
+    PruningError,
+    Selection,
+    Shape,
+    Signal,
+    Site,
+    View,
+)
+from methods.ops import share, unit
+
+QUESTION = Signal("question")
+PATCHES, SEGMENTS = Signal("clip_patches", tower="vit"), Signal("clip_text", tower="vit")  # (n, e), (segments, e)
+
+
+@dataclass(frozen=True)
+class CDPruner(Pruner):
+    """relevance: "question" | "clip"."""
+
+    name = "cdpruner"
+    title = "CDPruner"
+    paper = "arXiv:2506.10967"
+    licence = "Apache-2.0 (not used here: independent implementation)"
+    hooks = (INTERFACE,)
+    positions = "renumber"
+
+    relevance: str = "question"
+
+    def __post_init__(self) -> None:
+        if self.relevance not in ("question", "clip"):
+            raise PruningError(f'relevance must be "question" or "clip", got {self.relevance!r}')
+
+    def plan(self, budget: Budget, shape: Shape) -> Plan:
+        if budget.kind == "native":
+            raise BudgetInfeasible("cdpruner has no budget of its own; ask for one, such as --budget 50%", 1)
+        return super().plan(budget, shape)
+
+    def needs(self, shape: Shape) -> tuple[Signal, ...]:
+        return (QUESTION,) if self.relevance == "question" else (PATCHES, SEGMENTS)
+
+    def at_interface(self, view: View) -> Selection:
+        images, kept, start = view.shape.images, [], 0
+        parts = zip(view.hidden.split(images), self._relevance(view).split(images), strict=True)
+        for (tokens, relevance), k in zip(parts, share(view.keep, images), strict=True):
+            kept.append(start + diverse_subset(tokens, relevance, k).sort().values)
+            start += len(tokens)
+        return Selection(torch.cat(kept))
+
+    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
+        flops = 2 * n * d if self.relevance == "question" else 0
+        for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
+            if kept:
+                flops += 2 * tokens**2 * d + tokens * kept * (kept - 1)
+        return flops
+
+    def _relevance(self, view: View) -> Tensor:
+        """(n,) float32, from 0 (a millionth of the range above it) to 1, over all images."""
+        if self.relevance == "question":
+            question = view.signal(QUESTION).float().mean(dim=0, keepdim=True)  # (1, d)
+            similarity = unit(view.hidden) @ unit(question).T  # (n, 1)
+        else:
+            similarity = -(unit(view.signal(PATCHES)) @ unit(view.signal(SEGMENTS)).T)  # (n, segments)
+        score = similarity.mean(dim=1)
+        low, high = score.aminmax()
+        span = (high - low).clamp_min(1e-6)
+        return torch.where(high > low, (score - low + 1e-6) / span, 1)
+
+
+def diverse_subset(tokens: Tensor, relevance: Tensor, k: int) -> Tensor:
+    """(k,) indices in the order of choice: greedy maximum a posteriori of the process with kernel q_i cos(i, j) q_j.
+
+    tokens: (n, d), any float dtype, compared by cosine in float32; relevance q: (n,) float32, >= 0; k <= n. Each index
+    is chosen once. Ties go to the lower one.
+    Source: fast greedy inference by an incremental Cholesky factor, as in the authors' code.
+    """
+    n = len(tokens)
+    chosen: list[Tensor] = []
+    if k:
+        direction = unit(tokens)
+        kernel = relevance[:, None] * (direction @ direction.T) * relevance  # (n, n)
+        own = kernel.diagonal().clone()
+        left = own.clone()  # (n,) variance that the chosen ones do not explain
+        factor = kernel.new_zeros(k, n)
+    for step in range(k):  # each choice needs the one before it; nothing is read back to the host
+        best = left.argmax(dim=0, keepdim=True)
+        chosen.append(best)
+        variance = left.index_select(0, best)  # (1,)
+        before = factor[:step]
+        explained = before.index_select(1, best).T @ before  # (1, n)
+        row = (kernel.index_select(0, best) - explained) / variance.clamp_min(1e-30).sqrt()
+        row = torch.where(variance > 1e-6 * own.index_select(0, best), row[0], 0)  # (n,)
+        factor[step] = row
+        left = (left - row.square()).index_fill(0, best, -torch.inf)
+    return torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=tokens.device)
