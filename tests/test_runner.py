@@ -148,6 +148,7 @@ def test_the_first_interrupt_keeps_what_is_done_and_the_same_command_continues(g
     notes = Notes()
     comparison = go("random", watcher=notes)
     assert notes.passes[0] == ("unpruned", 8, 3)
+    assert notes.steps == (8 - 3) + 8  # what is done is not done again
     resumed = records_of(store, comparison.run.spec.run_id), records_of(store, comparison.full.spec.run_id)
     for one in (comparison.full, comparison.run):
         store.log_path(one.spec.run_id).unlink()
