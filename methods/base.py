@@ -103,7 +103,8 @@ class Signal:
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
              "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
              visual one, which attends to just these; "received": the mean over all visual rows of the image ("rows"
-             of the ViT only).
+             of the ViT only); "all": every token of the layer, as rows and as columns, the n visual ones of the view
+             first and the others behind them (the LLM only).
     per_head False: mean over heads.
     rope     False: before rotation, for a layer that has not run yet.
     at       the layer of the in-LLM site that reads it; None: every in-LLM site computes it.

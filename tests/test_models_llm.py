@@ -213,6 +213,31 @@ def test_attention_rows_equal_the_models_own_eager_weights(attention, queries):
     assert (seen["rows"] - rows[..., visual]).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["rows", "logits"])
+def test_a_square_of_all_tokens_holds_the_visual_ones_first(model, batch, kind):
+    """At a second site, where only some of the tokens that the layer saw are alive: the others count as others."""
+    square, some = Signal(kind, layer=2, queries="all", per_head=True), Signal(kind, layer=2, queries="visual")
+    seen = {}
+
+    def look(view):
+        seen.update({signal: view.signal(signal) for signal in (square, some)})
+        return Selection(torch.arange(view.n))
+
+    pruner = Scripted({in_llm(2): lambda view: Selection(torch.tensor(KEEP)), in_llm(3): look}, (square, some))
+    engine = Engine(Qwen3VL(model), pruner)
+    inputs = engine.family.inputs(batch)
+    engine.prefill(inputs, pruner.whole_plan())
+    n, length = len(KEEP), len(KEEP) + inputs.text_tokens
+    assert seen[square].shape == (4, length, length)
+    finite = torch.isfinite(seen[some])
+    assert torch.equal(finite, torch.isfinite(seen[square][:, :n, :n].mean(0)))
+    assert (seen[square][:, :n, :n].mean(0) - seen[some])[finite].abs().max() < 1e-6
+    before = 3  # text in front of the image sees no visual token, text behind it sees them all
+    blind, sees = seen[square][:, n : n + before, :n], seen[square][:, n + before :, :n]
+    low = 0 if kind == "rows" else -torch.inf
+    assert (blind == low).all() and (sees > low).all()
+
+
 def test_peeking_at_a_layer_gives_what_the_layer_then_computes(model, batch):
     peeked, passed = Signal("keys", layer=3), Signal("queries", layer=1)
     seen = {}

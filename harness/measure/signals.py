@@ -43,7 +43,7 @@ def llm_signal_flops(
     for signal in read:
         tokens = text.total + (n if signal.layer in peeked else entering[signal.layer])
         if signal.kind in _PRODUCTS:
-            queries = {"last": 1, "mean": 1, "visual": n, "text": text.behind}[signal.queries]
+            queries = {"last": 1, "mean": 1, "visual": n, "text": text.behind, "all": tokens}[signal.queries]
             flops += 2 * queries * tokens * dims.llm_query_width
         elif signal.kind == "cosines":
             flops += 2 * n * n * dims.llm_key_width

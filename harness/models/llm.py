@@ -339,6 +339,10 @@ def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -
     if signal.kind not in ("rows", "logits"):
         raise MissingSignal(f"the LLM has no signal {signal.kind!r}")
     length = capture.key.shape[2]
+    if signal.queries == "all":
+        square = _square_logits(capture, index)  # (h, T, T)
+        square = square.softmax(-1) if signal.kind == "rows" else square
+        return square if signal.per_head else square.mean(0)
     if signal.queries == "last":
         wanted = torch.arange(length - 1, length, device=index.device)
     elif signal.queries == "visual":
@@ -346,12 +350,23 @@ def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -
     elif signal.queries == "text":
         wanted = _text_behind(index, length)
     elif signal.queries != "mean":
-        raise MissingSignal(f"the LLM has no {signal.queries!r} queries; use last, text, visual or mean")
+        raise MissingSignal(f"the LLM has no {signal.queries!r} queries; use last, text, visual, mean or all")
     logits = _mean_logits(capture, index) if signal.queries == "mean" else capture.logits(wanted, causal)  # (h, q, T)
     values = logits.softmax(-1) if signal.kind == "rows" else logits
     values = values[..., index]  # (h, q, n)
     values = values if signal.per_head else values.mean(0)
     return values.squeeze(-2) if signal.queries in ("last", "mean") else values
+
+
+def _square_logits(capture: Capture, index: Tensor) -> Tensor:
+    """Causal logits of all tokens against all, the tokens at `index` first and the others behind them. (h, T, T)"""
+    length = capture.key.shape[2]
+    others = torch.ones(length, dtype=torch.bool, device=index.device).index_fill(0, index, False)
+    behind = torch.sort(others.int(), descending=True, stable=True).indices[: length - index.shape[0]]
+    order = torch.cat([index, behind])  # (T,)
+    sorted_capture = replace(capture, query=capture.query[:, :, order], key=capture.key[:, :, order])
+    logits = sorted_capture.logits(slice(None), causal=False)
+    return logits.masked_fill(order[None, :] > order[:, None], -torch.inf)
 
 
 def _mean_logits(capture: Capture, index: Tensor) -> Tensor:
