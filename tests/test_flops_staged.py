@@ -61,6 +61,7 @@ METHODS = [
     ("fastv", {}),
     ("fastv", {"query": "all"}),
     ("pyramiddrop", {}),
+    ("pact", {}),
     ("quietprune", {"adapter": "untrained"}),
     ("quietprune", {"adapter": "untrained", "aggregate": False}),
 ]
