@@ -62,6 +62,8 @@ METHODS = [
     ("fastv", {"query": "all"}),
     ("pyramiddrop", {}),
     ("pact", {}),
+    ("sparsevlm", {}),
+    ("sparsevlm", {"version": "2.0"}),
     ("quietprune", {"adapter": "untrained"}),
     ("quietprune", {"adapter": "untrained", "aggregate": False}),
 ]
