@@ -13,8 +13,17 @@ from harness.errors import UsageError
 from harness.models.engine import Engine
 from harness.models.loading import OpenModel, WrongAdapter, load_adapter
 from harness.models.qwen3_vl import Qwen3VL
-from harness.train.adapter import Recipe, answer_logits, distillation_losses, frozen, schedule, train
+from harness.train.adapter import (
+    Recipe,
+    answer_logits,
+    distillation_losses,
+    frozen,
+    plan_for,
+    schedule,
+    train,
+)
 from harness.train.examples import open_examples
+from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
 from methods.quietprune import QuietPrune
 from methods.random import Random
 
@@ -67,6 +76,13 @@ def test_only_the_adapter_learns_and_the_loss_falls(exam, tmp_path):
     assert any(not torch.equal(trained[name], initial[name]) for name in initial)
 
 
+def test_the_guidance_term_turns_the_extra_token_to_where_the_llm_looks(exam, tmp_path):
+    steps = []
+    recipe = Recipe(steps=15, batch=4, learning_rate=3e-3, guidance_weight=1.0)
+    train(exam, PRUNER, lambda seed: stream(0), recipe, tmp_path / "a.safetensors", steps.append)
+    assert sum(step.guidance for step in steps[-3:]) < 0.9 * sum(step.guidance for step in steps[:3])
+
+
 def test_a_trained_adapter_is_used_and_a_wrong_base_is_refused(exam, tmp_path):
     out = train(exam, PRUNER, stream, Recipe(steps=1, batch=1), tmp_path / "a.safetensors")
     tensors = load_adapter(out, exam.family.info.projector_hash)
@@ -104,12 +120,18 @@ def test_gradients_equal_finite_differences():
     inputs = exam.family.inputs({**batch, "pixel_values": batch["pixel_values"].double()})
     engine = Engine(exam.family, PRUNER)
     adapter = engine.prepared.double()
-    teacher = answer_logits(Engine(exam.family, None), inputs, 2, 1.0).detach()
+    whole = Engine(exam.family, None)
+    teacher = answer_logits(whole, inputs, 2, plan_for(whole, inputs, 1.0))[0].detach()
     answer = inputs.prompt.input_ids[0, -2:]
 
     def loss():
-        ce, kl = distillation_losses(answer_logits(engine, inputs, 2, 0.42), teacher, answer)
-        return ce + kl
+        plan = plan_for(engine, inputs, 0.42)
+        with watching_answers(whole, inputs, 2) as relevance, torch.no_grad():
+            answer_logits(whole, inputs, 2, plan_for(whole, inputs, 1.0))
+        with watching_cuts(engine, plan) as captures:
+            ours, trace = answer_logits(engine, inputs, 2, plan)
+        ce, kl = distillation_losses(ours, teacher, answer)
+        return ce + kl + guidance_loss(captures, plan, trace, relevance)
 
     weight = adapter.inverse_1.weight
     with frozen(exam.family.model):
@@ -130,8 +152,9 @@ def test_gradients_equal_finite_differences():
 
 def test_a_student_that_keeps_everything_has_nothing_to_learn(exam):
     inputs, answer = exam.prepare_answered((), 2, "")
-    teacher = answer_logits(Engine(exam.family, None), inputs, 2, 1.0)
-    student = answer_logits(Engine(exam.family, PRUNER), inputs, 2, 1.0)
+    whole, same = Engine(exam.family, None), Engine(exam.family, PRUNER)
+    teacher, _ = answer_logits(whole, inputs, 2, plan_for(whole, inputs, 1.0))
+    student, _ = answer_logits(same, inputs, 2, plan_for(same, inputs, 1.0))
     assert distillation_losses(student, teacher, answer)[1].item() == pytest.approx(0.0, abs=1e-7)
 
 

@@ -25,6 +25,9 @@ def train_adapter(
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
     keep_ratio: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of tokens kept in training.")] = 0.42,
     learning_rate: Annotated[float, typer.Option(min=1e-8, help="Peak learning rate.")] = 1e-4,
+    guidance_weight: Annotated[
+        float, typer.Option(min=0.0, help="Weight of our guidance term; 0 is the published loss.")
+    ] = 0.0,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     attention: options.Attention = "sdpa",
@@ -50,7 +53,7 @@ def train_adapter(
         folder = Path(resolve(model))
         if out is None and not folder.is_dir():
             raise UsageError(f"{model} has no folder of its own; say where the adapter goes with --out FILE")
-        recipe = Recipe(steps, batch, keep_ratio, learning_rate, seed=seed)
+        recipe = Recipe(steps, batch, keep_ratio, learning_rate, guidance_weight=guidance_weight, seed=seed)
         written = train(
             opened,
             pruner,
@@ -59,7 +62,7 @@ def train_adapter(
             out or folder / f"{pruner.name}.safetensors",
             lambda step: tell(
                 f"step {step.step}/{steps}  cross-entropy {step.cross_entropy:.4f}  KL {step.kl:.4f}  "
-                f"gradient {step.gradient_norm:.3f}"
+                f"guidance {step.guidance:.4f}  gradient {step.gradient_norm:.3f}"
             ),
         )
     tell(f"wrote {written}; `harness run --method {pruner.name} --model {model}` uses it")

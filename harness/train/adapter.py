@@ -1,6 +1,7 @@
 """Self-distillation of a method's adapter: the unpruned model teaches the pruned one, only the adapter learns.
 
-Loss on the answer tokens: cross-entropy + KL(teacher || student), both with weight 1, temperature 1, mean over tokens.
+Loss on the answer tokens: cross-entropy + KL(teacher || student), both with weight 1, temperature 1, mean over tokens;
+a third term (harness/train/guidance.py) is ours, with weight 0 unless asked for.
 The hard choice of units has no gradient; the adapter learns through the joint attention of the ViT and through the
 aggregate's weights. Source: QuietPrune's training, as far as it is known (methods/quietprune.py).
 """
@@ -11,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,13 +26,18 @@ from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import OpenModel
+from harness.models.trace import Trace
 from harness.train.examples import Example, Stream
-from methods.base import Budget, Pruner
+from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
+from methods.base import Budget, Plan, Pruner
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps of `batch` examples; keep_ratio: share of tokens that survives (0.75 ** 3: a quarter goes at each cut)."""
+    """steps of `batch` examples; keep_ratio: share of tokens that survives (0.75 ** 3: a quarter goes at each cut).
+
+    guidance_weight: of the term that is ours; 0 is the published loss.
+    """
 
     steps: int = 313
     batch: int = 32
@@ -39,6 +45,7 @@ class Recipe:
     learning_rate: float = 1e-4
     warmup_ratio: float = 0.03
     clip_norm: float = 1.0
+    guidance_weight: float = 0.0
     seed: int = 0
 
 
@@ -49,6 +56,7 @@ class Step:
     step: int
     cross_entropy: float
     kl: float
+    guidance: float
     gradient_norm: float
 
 
@@ -83,8 +91,8 @@ def train(
             norm = nn.utils.clip_grad_norm_(adapter.parameters(), recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            ce, kl = (sum(part) / recipe.batch for part in zip(*losses, strict=True))
-            report(Step(number + 1, ce, kl, float(norm)))
+            means = (sum(part) / recipe.batch for part in zip(*losses, strict=True))
+            report(Step(number + 1, *means, float(norm)))
             if (number + 1) % 20 == 0:
                 _save_checkpoint(checkpoint, number + 1, recipe, adapter, optimizer)
     save_adapter(out, adapter, model.family.info.projector_hash, pruner.name, recipe)
@@ -107,13 +115,16 @@ def distillation_losses(student: Tensor, teacher: Tensor, answer: Tensor) -> tup
     return cross_entropy(student.float(), answer), kl
 
 
-def answer_logits(engine: Engine, inputs: Inputs, tokens: int, keep_ratio: float) -> Tensor:
-    """Logits (tokens, V) that predict the last `tokens` tokens of the prompt; keeps gradients."""
-    asked = max(1, round(keep_ratio * inputs.shape.n))
-    plan = engine.plan(Budget("layer_average", asked), inputs.shape)
+def plan_for(engine: Engine, inputs: Inputs, keep_ratio: float) -> Plan:
+    """The engine's plan at a share of the prompt's visual tokens."""
+    return engine.plan(Budget("layer_average", max(1, round(keep_ratio * inputs.shape.n))), inputs.shape)
+
+
+def answer_logits(engine: Engine, inputs: Inputs, tokens: int, plan: Plan) -> tuple[Tensor, Trace]:
+    """Logits (tokens, V) that predict the last `tokens` tokens of the prompt, gradients kept, and what ran."""
     with engine.encoded(inputs, plan, 0, Untimed()) as encoded:
         out = engine.family.model(**encoded.arguments, use_cache=False, logits_to_keep=tokens + 1)
-    return out.logits[0, :-1]
+    return out.logits[0, :-1], encoded.trace
 
 
 def save_adapter(out: Path, adapter: nn.Module, projector_hash: str, method: str, recipe: Recipe) -> None:
@@ -137,15 +148,19 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def _backward(
     teacher: Engine, student: Engine, model: OpenModel, example: Example, recipe: Recipe
-) -> tuple[float, float]:
-    """Add one example's gradient to the adapter; returns (cross-entropy, KL)."""
+) -> tuple[float, float, float]:
+    """Add one example's gradient to the adapter; returns (cross-entropy, KL, guidance)."""
     inputs, answer = model.prepare_answered(example.images, example.question, example.answer)
-    with torch.no_grad():
-        target = answer_logits(teacher, inputs, answer.shape[0], 1.0)
-    ours = answer_logits(student, inputs, answer.shape[0], recipe.keep_ratio)
+    tokens = answer.shape[0]
+    with torch.no_grad(), watching_answers(teacher, inputs, tokens) as relevance:
+        target, _ = answer_logits(teacher, inputs, tokens, plan_for(teacher, inputs, 1.0))
+    plan = plan_for(student, inputs, recipe.keep_ratio)
+    with watching_cuts(student, plan) as captures:
+        ours, trace = answer_logits(student, inputs, tokens, plan)
     ce, kl = distillation_losses(ours, target, answer)
-    ((ce + kl) / recipe.batch).backward()
-    return ce.item(), kl.item()
+    guidance = guidance_loss(captures, plan, trace, relevance)
+    ((ce + kl + recipe.guidance_weight * guidance) / recipe.batch).backward()
+    return ce.item(), kl.item(), guidance.item()
 
 
 def _save_checkpoint(path: Path, step: int, recipe: Recipe, adapter: nn.Module, optimizer: AdamW) -> None:
@@ -172,8 +187,3 @@ def _resume(path: Path, recipe: Recipe, adapter: nn.Module, optimizer: AdamW) ->
     adapter.load_state_dict(state["adapter"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
-
-
-def untrained(pruner: Pruner) -> Pruner:
-    """The pruner at its initialisation, from which training starts."""
-    return replace(pruner, adapter="untrained") if hasattr(pruner, "adapter") else pruner  # type: ignore[call-arg]

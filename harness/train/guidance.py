@@ -1,0 +1,61 @@
+"""A further teacher for query guidance, ours: where the unpruned LLM looks when it answers.
+
+The published losses reach the choice of units only through the aggregate's weights and the joint attention, which is
+slow. This term says it outright: at each cut, the attention of the extra ViT token over the units still alive should
+be the LLM's own attention from the token that predicts the answer (mean over heads and layers), renormalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from harness.models.attention import TAP, Capture
+from harness.models.engine import Engine
+from harness.models.family import Inputs
+from harness.models.trace import Trace, label_of
+from methods.base import IN_VIT, Plan
+
+
+@contextmanager
+def watching_answers(engine: Engine, inputs: Inputs, answer_tokens: int) -> Iterator[list[Tensor]]:
+    """After the block, its list holds the LLM's attention over the units of each image, (n_i,) summing to 1."""
+    relevance: list[Tensor] = []
+    modules = [layer.self_attn for layer in engine.family.decoder.layers]
+    with TAP.watching(modules, engine.family.kernels) as seen:
+        yield relevance
+        row = inputs.prompt.length - answer_tokens - 1  # the token that predicts the first answer token
+        rows = [seen[id(module)][-1].logits(slice(row, row + 1), True).softmax(-1).mean((0, 1)) for module in modules]
+        attention = torch.stack(rows).mean(0)[inputs.prompt.visual_index]  # (n,)
+        relevance += [part / part.sum() for part in attention.split(inputs.shape.images)]
+
+
+@contextmanager
+def watching_cuts(engine: Engine, plan: Plan) -> Iterator[dict[int, list[Capture]]]:
+    """Captures of the ViT blocks before each cut, by layer; one entry an image after the block."""
+    layers = plan.layers_of(IN_VIT)
+    modules = {layer: engine.family.vision_attention(layer) for layer in layers}
+    with TAP.watching(modules.values(), engine.family.kernels) as seen:
+        captures: dict[int, list[Capture]] = {}
+        yield captures
+        captures.update({layer: seen[id(module)] for layer, module in modules.items()})
+
+
+def guidance_loss(captures: dict[int, list[Capture]], plan: Plan, trace: Trace, relevance: list[Tensor]) -> Tensor:
+    """Mean over cuts and images of KL(LLM attention || extra token's attention) over the units alive at the cut."""
+    losses = []
+    alive = [torch.arange(part.shape[0], device=part.device) for part in relevance]
+    for site in sorted(site for site in plan.keeps if site.hook == IN_VIT):
+        for index, (units, wanted) in enumerate(zip(alive, relevance, strict=True)):
+            capture = captures[site.layer][index]
+            attention = capture.logits(slice(0, 1), False).softmax(-1).mean((0, 1))  # (tokens,) extra token first
+            patches = trace.shape.unit_patches
+            own = attention[1 : 1 + patches * units.shape[0]].view(-1, patches).sum(1)  # (alive units,)
+            target = wanted[units] / wanted[units].sum()
+            losses.append((target * (target.clamp_min(1e-9).log() - (own / own.sum()).log())).sum())
+        image, unit = trace.kept[label_of(site)]
+        alive = [unit[image == index] for index in range(len(relevance))]
+    return torch.stack(losses).mean()
