@@ -120,6 +120,15 @@ def test_a_kernel_that_is_not_installed_exits_3(harness: Command, monkeypatch: p
     assert said.code == 3 and "use sdpa or eager" in said.complaint
 
 
+def test_a_device_without_enough_memory_exits_3(harness: Command, monkeypatch: pytest.MonkeyPatch):
+    def too_large(*arguments: object, **settings: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("harness.runner.run", too_large)
+    said = harness("run", "--method", "grid", *QUICK)
+    assert said.code == 3 and "ran out of memory; try --dtype bfloat16" in said.complaint
+
+
 def test_a_locked_store_exits_4_and_the_run_is_not_lost(harness: Command, tmp_path: Path):
     with FileLock(tmp_path / "store.duckdb.lock"):
         said = harness("run", "--method", "full", *QUICK)

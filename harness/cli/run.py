@@ -43,6 +43,8 @@ def run(
     """
     asked = _budget(method, budget)
     _check_attention(attention)
+    from torch import OutOfMemoryError
+
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.quiet import quiet_transformers
@@ -67,6 +69,10 @@ def run(
             comparison = run_request(request, opened, Bar(), timing=timing, force=force, stop=stop)
         except Interrupted as error:
             raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
+        except OutOfMemoryError as error:
+            raise EnvironmentProblem(
+                f"{where} ran out of memory; try --dtype bfloat16 or a smaller model, then the same command continues"
+            ) from error
     if json:
         print_json(document(comparison))
     else:
