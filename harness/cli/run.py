@@ -71,7 +71,7 @@ def run(
             raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
         except OutOfMemoryError as error:
             raise EnvironmentProblem(
-                f"{where} ran out of memory; try --dtype bfloat16 or a smaller model, then the same command continues"
+                f"{where} ran out of memory; try --dtype bfloat16 or a smaller model; what was answered is kept"
             ) from error
     if json:
         print_json(document(comparison))
