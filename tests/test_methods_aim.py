@@ -59,6 +59,14 @@ def test_stages_halve_as_the_authors_do_and_the_last_one_takes_the_remainder():
     assert list(stages(9, 9)) == []
 
 
+def test_three_stages_at_once_are_three_stages_one_after_the_other():
+    tokens = torch.randn(48, 3, generator=torch.Generator().manual_seed(0))
+    staged = tokens
+    for k in (24, 12, 6):
+        staged = reduce(merging(staged, k), staged)
+    torch.testing.assert_close(reduce(merging(tokens, 6), tokens), staged)
+
+
 def test_raster_order_sorts_the_same_slots():
     tokens = torch.randn(23, 4, generator=torch.Generator().manual_seed(0))
     official, raster = merged(tokens, 14), merged(tokens, 14, order="raster")

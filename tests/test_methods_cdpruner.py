@@ -33,6 +33,7 @@ def test_relevance_is_the_cosine_with_the_mean_question_scaled_to_one():
     tokens = at_angles(45, 135, 225) * torch.tensor([[1.0], [2], [3]])
     relevance = CDPruner()._relevance(view(tokens, at_angles(0, 90), 1))
     assert relevance.tolist() == pytest.approx([1, 0.5, 0], abs=1e-5)
+    assert relevance[2] == pytest.approx(5e-7, rel=1e-2)  # a millionth of the range of 2: nothing is quite irrelevant
 
 
 def test_the_first_is_the_most_relevant_and_the_next_has_most_variance_left():
