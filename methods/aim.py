@@ -139,7 +139,7 @@ class Aim(Pruner):
         score = importance(view.signal(_attention(view.site.layer)), self.tau, self.iterations)  # (T,)
         return Selection(top_k(score[: view.n], view.keep))
 
-    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         if site.hook == IN_LLM:
             return 0
         flops = 0

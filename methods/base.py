@@ -314,17 +314,13 @@ class Pruner:
         """FLOPs of one call of `extra_vit_tokens`, counted as in `selection_flops`."""
         return 0
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         """FLOPs of the method's own maths at one site: n rows of width d in, k kept without the new aggregates.
 
         Products of matrices and convolutions count, 2 a multiply-accumulate; sorting and elementwise maths do not.
         The harness adds what it computes itself: the signals asked for and the sums of aggregates.
         """
         return 0
-
-    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
-        """What the harness asks for: `selection_flops`, unless the count depends on how rows fall to images."""
-        return self.selection_flops(site, n, k, d)
 
     def alive_after(self, site: Site, plan: Plan, shape: Shape) -> tuple[tuple[int, int], ...] | None:
         """(units, aggregates) of each image alive after a site, together `plan.keeps[site]`: FLOPs before a run.

@@ -83,7 +83,7 @@ class CDPruner(Pruner):
             start += len(tokens)
         return Selection(torch.cat(kept))
 
-    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         flops = 2 * n * d if self.relevance == "question" else 0
         for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
             if kept:

@@ -61,7 +61,7 @@ class DivPrune(Pruner):
         chosen = max_min_subset(view.hidden, view.keep)
         return Selection(chosen if self.order == "selection" else chosen.sort().values)
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         return 2 * n * n * d
 
 

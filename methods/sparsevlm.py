@@ -142,7 +142,7 @@ class SparseVLM(Pruner):
         """Uniform numbers in [0, 1) that part equal densities, (count,)."""
         return torch.rand(count, generator=view.generator()).to(view.hidden.device)
 
-    def selection_flops(self, site: Site, n: int, k: int, d: int) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         return 2 * recycled_of(n - kept_of(n, k)) ** 2 * d if self.version == "1.5" else 0
 
     def _rows_at(self, site: Site) -> Signal:

@@ -88,7 +88,7 @@ class VisPruner(Pruner):
             start += len(rows)
         return Selection(torch.cat(kept))
 
-    def decision_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
+    def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         flops = 0
         for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
             important = int(kept * self.important_ratio)

@@ -151,7 +151,7 @@ class Costed(Pruner):
     def alive_after(self, site, plan, shape):
         return dict(self.rows).get(site)
 
-    def selection_flops(self, site, n, k, d):
+    def selection_flops(self, site, n, k, d, shape):
         return n * k + d
 
 

@@ -13,6 +13,7 @@ from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 import harness.models.engine as engine_module
 import harness.models.llm as llm_module
 import harness.models.qwen3_vl as family_module
+import harness.models.sequence as sequence_module
 from harness.models.engine import Engine
 from harness.models.qwen3_vl import Qwen3VL
 from harness.models.vision import VisionState
@@ -224,8 +225,8 @@ def test_mutation_causal_mask_forgotten_under_eager(monkeypatch):
 
 
 def test_mutation_survivors_in_the_wrong_order(model, monkeypatch):
-    original = llm_module.reduce
-    monkeypatch.setattr(llm_module, "reduce", lambda selection, rows: original(selection, rows).flip(0))
+    original = sequence_module.reduce
+    monkeypatch.setattr(sequence_module, "reduce", lambda selection, rows: original(selection, rows).flip(0))
     assert gold_error(model, ONE, LLM_CASE) > 0.1
 
 

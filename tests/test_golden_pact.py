@@ -8,9 +8,9 @@ import torch
 from golden_llm import Prefilled, case_of, close, files, native_model
 from views import shape_of, view_of
 
-from harness.models import llm
+from harness.models import sequence
 from harness.models.attention import Capture
-from harness.models.llm import read_signal
+from harness.models.llm_signals import read_signal
 from methods.base import View
 from methods.pact import PACT, density
 from methods.selection import Selection, reduce, reduce_sizes
@@ -139,7 +139,7 @@ def test_with_logarithms_in_float16_prefill_and_decoding_equal_the_authors(name,
     def rounded(selection, size):
         return reduce_sizes(selection, size).half().log().float().exp()
 
-    monkeypatch.setattr(llm, "reduce_sizes", rounded)
+    monkeypatch.setattr(sequence, "reduce_sizes", rounded)
     both_outputs_close(*run_of(name), 1e-4)
 
 

@@ -266,7 +266,7 @@ def test_merging_is_counted_as_torch_counts_it():
     tokens, shape = torch.randn(36, 8), shape_of((4, 6), (3, 4))
     with FlopCounterMode(display=False) as counter:
         merged(tokens, 10, (4, 6), (3, 4))
-    told = Aim().decision_flops(Site(INTERFACE), 36, 10, 8, shape)
+    told = Aim().selection_flops(Site(INTERFACE), 36, 10, 8, shape)
     # 24 -> 12 -> 7 and 12 -> 6 -> 3
     assert told == counter.get_total_flops() == 2 * 8 * (12 * 12 + 6 * 6 + 6 * 6 + 3 * 3)
-    assert Aim().decision_flops(Site(IN_LLM, 15), 36, 10, 8, shape) == 0
+    assert Aim().selection_flops(Site(IN_LLM, 15), 36, 10, 8, shape) == 0

@@ -109,7 +109,7 @@ def test_flops_are_what_torch_counts():
     tokens, question = torch.randn(36, 8), torch.randn(5, 8)
     with FlopCounterMode(display=False) as counter:
         CDPruner().at_interface(view(tokens, question, 18, (4, 6), (3, 4)))
-    told = CDPruner().decision_flops(Site(INTERFACE), 36, 18, 8, shape_of((4, 6), (3, 4)))
+    told = CDPruner().selection_flops(Site(INTERFACE), 36, 18, 8, shape_of((4, 6), (3, 4)))
     assert told == counter.get_total_flops() == 2 * 36 * 8 + 2 * 8 * (24**2 + 12**2) + 24 * 12 * 11 + 12 * 6 * 5
 
 

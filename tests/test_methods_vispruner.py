@@ -126,10 +126,10 @@ def test_no_token_at_all_and_impossible_settings_are_refused():
 
 def test_only_the_product_of_the_diverse_candidates_is_counted_image_by_image():
     # Images of 24 and 12 tokens share 18 as 12 and 6; 6 and 3 are attended, so 18 and 9 are compared in 5 channels.
-    flops = VisPruner().decision_flops(Site(INTERFACE), 36, 18, 5, shape_of((4, 6), (3, 4)))
+    flops = VisPruner().selection_flops(Site(INTERFACE), 36, 18, 5, shape_of((4, 6), (3, 4)))
     assert flops == 2 * 5 * (18**2 + 9**2)
-    assert VisPruner(1.0).decision_flops(Site(INTERFACE), 36, 18, 5, shape_of((4, 6), (3, 4))) == 0
-    assert VisPruner().decision_flops(Site(INTERFACE), 24, 24, 5, shape_of((4, 6))) == 0
+    assert VisPruner(1.0).selection_flops(Site(INTERFACE), 36, 18, 5, shape_of((4, 6), (3, 4))) == 0
+    assert VisPruner().selection_flops(Site(INTERFACE), 24, 24, 5, shape_of((4, 6))) == 0
 
 
 @pytest.mark.parametrize("grids", [((4, 6),), ((6, 6), (3, 4)), ((6, 6), (1, 1))])

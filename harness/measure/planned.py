@@ -51,7 +51,7 @@ def planned_realised(
         rows = pruner.alive_after(site, plan, shape) or _units(share(alive, shape.images))
         gathered = sum(aggregates for _, aggregates in rows)
         sites.append((site_label(site), n, alive - gathered, width))
-        flops += pruner.decision_flops(site, n, alive - gathered, width, shape)
+        flops += pruner.selection_flops(site, n, alive - gathered, width, shape)
         if gathered:
             flops += gathered * aggregate_flops(dims, site, n)
         if site.hook == IN_LLM:

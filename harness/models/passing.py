@@ -12,7 +12,7 @@ from harness.models.attention import Capture
 from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
-from harness.models.llm import Sequence
+from harness.models.sequence import Sequence
 from harness.models.trace import Trace, label_of
 from harness.models.vision import VisionState
 from methods.base import IN_VIT, INTERFACE, PRE_TOKENIZATION, VISUAL, Plan, Pruner, Selection, Signal, Site, View
@@ -194,5 +194,5 @@ class Pass:
         if view.site.hook == PRE_TOKENIZATION:
             width = view.hidden[0].numel()  # all colours of all pixels of a unit
         self.trace.sites.append((label_of(view.site), view.n, k, width))
-        self.trace.spend(self.pruner.decision_flops(view.site, view.n, k, width, view.shape))
+        self.trace.spend(self.pruner.selection_flops(view.site, view.n, k, width, view.shape))
         return selection
