@@ -51,11 +51,16 @@ def unit_labels(scene: Scene) -> dict[str, np.ndarray]:
     return {name: label.ravel() for name, label in labels.items()}
 
 
-def target_units(boxes: tuple, side_px: int) -> np.ndarray:
-    """Which visual tokens (raster order, bool (n,)) hold at least a seventh of one of the boxes."""
+def overlaps(boxes: tuple, side_px: int) -> np.ndarray:
+    """Per visual token (raster order, (n,)): the largest share of one of the boxes that lies in it, 0..1."""
     sizes = np.array([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes], dtype=np.float64)
     shares, _ = _covering(list(boxes), side_px // UNIT_PX, UNIT_PX, sizes)
-    return shares.ravel() >= 1 / 7
+    return shares.ravel()
+
+
+def target_units(boxes: tuple, side_px: int) -> np.ndarray:
+    """Which visual tokens (raster order, bool (n,)) hold at least a seventh of one of the boxes."""
+    return overlaps(boxes, side_px) >= 1 / 7
 
 
 def merge_order(grid: np.ndarray) -> np.ndarray:
