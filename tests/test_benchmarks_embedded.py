@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from harness.benchmarks import images, names, open_benchmark
-from harness.benchmarks.embedded import open_suite
+from harness.benchmarks.embedded import in_rounds, open_suite
 from harness.benchmarks.scoring import exact_match, majority_share, normalise
 from harness.benchmarks.targets import recall_of_target, units_of
 from harness.errors import HarnessError, UndecodableImage, UnknownBenchmark
+from harness.records import Sample
 
 
 def test_answers_match_whatever_their_case_spaces_or_final_period():
@@ -18,6 +19,14 @@ def test_answers_match_whatever_their_case_spaces_or_final_period():
     assert exact_match("Red.", "red") == 1.0
     assert exact_match("red 1", "red") == 0.0
     assert exact_match("", "red") == 0.0
+
+
+def test_the_first_samples_show_every_category():
+    names = ["read-0", "read-1", "read-2", "exist-0", "color-0", "color-1"]
+    samples = [Sample(name, "c", name.split("-")[0], "q", "a", ("i",)) for name in names]
+    turns = [sample.id for sample in in_rounds(samples)]
+    assert turns == ["read-0", "exist-0", "color-0", "read-1", "color-1", "read-2"]
+    assert in_rounds([]) == ()
 
 
 def test_a_suite_has_its_questions_in_order_and_its_quick_split(suite_folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,10 @@ def test_columns_are_unpruned_random_and_the_method(comparison: Comparison):
 def test_cells_are_percent_with_their_bounds(comparison: Comparison):
     rows = dict(rows_of(columns_of(comparison), comparison))
     assert rows["accuracy % [95 %]"] == ["80.0 [70.0, 90.0]", "50.0 [40.0, 60.0]", "60.0 [50.0, 70.0]"]
-    assert rows["RA %, unpruned = 100"] == ["100.0", "62.5", "75.0"]
+    assert rows["RA % [95 %]"] == ["100.0", "62.5", "75.0"]
     assert rows["points over random"] == ["–", "–", "10.0 [2.0, 18.0]"]
     assert rows["  realised"] == ["31.5"] * 3
-    assert rows["  entering LLM layers"][2] == "64 x1, 31.2 x2"
+    assert rows["  entering layers"][2] == "64 x1, 31.2 x2"
 
 
 def test_the_unpruned_milliseconds_are_those_timed_beside_the_method(comparison: Comparison):
@@ -66,10 +67,22 @@ def test_every_row_has_a_cell_for_every_column(comparison: Comparison):
 
 
 def test_the_table_fits_eighty_columns(comparison: Comparison, capsys: pytest.CaptureFixture[str]):
-    print_comparison(comparison)
+    widest = {"ra": 1.0, "ra_low": 0.9, "ra_high": 1.0, "recall_of_target": 1.0}
+    full = comparison.full
+    wide = replace(full, figures=replace(full.figures, **widest))
+    columns = (replace(comparison.run, figures=replace(comparison.run.figures, **widest)), wide, wide)
+    print_comparison(Comparison(*columns, comparison.over_random))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and "m · b · seed 0" in lines[0]
-    assert not any(line.startswith("[") for line in lines)  # nothing was broken over two lines
+    rows = rows_of(columns_of(comparison), comparison)
+    assert len(lines) == 2 + len(rows)  # nothing was broken over two lines
+    assert any(line.count("100.0 [90.0, 100.0]") == 3 for line in lines)
+
+
+def test_bounds_that_say_nothing_are_left_out(comparison: Comparison):
+    full = replace(comparison.full, figures=replace(comparison.full.figures, ra=1.0, ra_low=1.0, ra_high=1.0))
+    told = Comparison(comparison.run, full, comparison.random, comparison.over_random)
+    assert dict(rows_of(columns_of(told), told))["RA % [95 %]"][0] == "100.0"
 
 
 def test_a_negative_gain_is_said_in_words(comparison: Comparison, capsys: pytest.CaptureFixture[str]):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from PIL.Image import Image
@@ -43,7 +45,7 @@ def open_suite(name: str, folder: Path, *, quick: bool) -> EmbeddedSuite:
     if not questions.is_file():
         raise HarnessError(f"{questions} is missing; reinstall the package, or run `git checkout` in a clone")
     rows = [_row(line, number, questions) for number, line in enumerate(questions.read_text().splitlines(), 1)]
-    samples = tuple(_sample(row) for row in rows if row["quick"] or not quick)
+    samples = in_rounds(_sample(row) for row in rows if row["quick"] or not quick)
     return EmbeddedSuite(
         name=name,
         title="Reference suite" + (", quick split" if quick else ""),
@@ -54,6 +56,15 @@ def open_suite(name: str, folder: Path, *, quick: bool) -> EmbeddedSuite:
         chance=majority_share(samples),
         folder=folder,
     )
+
+
+def in_rounds(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """One sample of each category in turn, so that the first few already show all of them."""
+    by_category: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_category.setdefault(sample.category, []).append(sample)
+    rounds = zip_longest(*by_category.values())
+    return tuple(sample for one_round in rounds for sample in one_round if sample is not None)
 
 
 def _row(line: str, number: int, source: Path) -> dict:

@@ -18,7 +18,10 @@ def print_comparison(comparison: Comparison) -> None:
 
     columns = columns_of(comparison)
     spec = comparison.run.spec
-    table = Table(title=f"{spec.model} · {spec.benchmark} · seed {spec.seed}", title_justify="left", box=None)
+    table = Table(
+        title=f"{spec.model} · {spec.benchmark} · seed {spec.seed}", title_justify="left", box=None, pad_edge=False
+    )
+    table.padding, table.collapse_padding = (0, 1, 0, 0), True
     table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
@@ -48,7 +51,7 @@ def rows_of(columns: Mapping[str, Summary], comparison: Comparison) -> list[tupl
     rows = [("accuracy % [95 %]", [_share(f.accuracy, f.accuracy_low, f.accuracy_high) for f in figures])]
     for category in comparison.run.accuracy_by_category:
         rows.append((f"  {category}", [_share(run.accuracy_by_category[category]) for run in runs]))
-    rows += [("RA %, unpruned = 100", [_share(f.ra, f.ra_low, f.ra_high) for f in figures])]
+    rows += [("RA % [95 %]", [_share(f.ra, f.ra_low, f.ra_high) for f in figures])]
     over = comparison.over_random
     if over is not None:
         rows.append(("points over random", ["–", "–", _share(over.value, over.low, over.high)]))
@@ -56,8 +59,8 @@ def rows_of(columns: Mapping[str, Summary], comparison: Comparison) -> list[tupl
         ("visual tokens, full", [_tokens(f.full_tokens) for f in figures]),
         ("  asked", [_tokens(f.asked_tokens) for f in figures]),
         ("  realised", [_tokens(f.realised_tokens) for f in figures]),
-        ("  entering LLM layers", [by_layer(run.entering) for run in runs]),
-        ("target's units kept %", [_share(f.recall_of_target) for f in figures]),
+        ("  entering layers", [by_layer(run.entering) for run in runs]),
+        ("target kept %", [_share(f.recall_of_target) for f in figures]),
         ("prefill FLOPs ratio", [_ratio(f.flops_ratio) for f in figures]),
         ("  of the LLM", [_ratio(f.llm_flops_ratio) for f in figures]),
     ]
@@ -113,10 +116,10 @@ def _id(run: Summary) -> str:
 
 
 def _share(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A ratio in %, with its bounds: 0.5 -> "50.0", or "50.0 [40.1, 59.9]"."""
+    """A ratio in %, with its bounds unless they are one: 0.5 -> "50.0", or "50.0 [40.1, 59.9]"."""
     if value is None:
         return "–"
-    bounds = f" [{low * 100:.1f}, {high * 100:.1f}]" if low is not None and high is not None else ""
+    bounds = f" [{low * 100:.1f}, {high * 100:.1f}]" if low is not None and high is not None and low < high else ""
     return f"{value * 100:.1f}{bounds}"
 
 
