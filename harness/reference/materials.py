@@ -69,7 +69,7 @@ NUMBER_FONTS = {
     ),
     "test": ("truetype/open-sans/OpenSans-Bold.ttf", "truetype/roboto/unhinted/RobotoTTF/Roboto-Bold.ttf"),
 }
-DIGITS_IN_TEST = 400  # the last scans of the set: other writers than the first ones
+DIGITS_IN_TEST = 400  # the last scans of the set
 
 
 class MaterialsMissing(RuntimeError):
