@@ -1,0 +1,68 @@
+"""The shipped model loads as any hub folder does, fits its budget, and sees."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen3VLForConditionalGeneration
+
+from harness.models.processing import load_processor
+from harness.reference.evaluate import interval, right_answers
+from harness.reference.paths import MODEL_A, SUITE
+from harness.reference.suite import load_questions
+from harness.reference.words import FAMILIES
+
+
+def test_the_model_file_stays_below_fifteen_megabytes():
+    assert (MODEL_A / "model.safetensors").stat().st_size <= 15_000_000
+
+
+@torch.inference_mode()
+def test_native_generation_gives_the_answers_that_the_packed_forward_counts():
+    model = Qwen3VLForConditionalGeneration.from_pretrained(MODEL_A, dtype=torch.float32).eval()
+    processor = load_processor(MODEL_A)
+    questions = load_questions()
+    chosen = [next(q for q in questions if q.family == family) for family in FAMILIES]
+    packed = right_answers(MODEL_A, SUITE, chosen)
+    for question, right in zip(chosen, packed, strict=True):
+        content = [{"type": "image"}, {"type": "text", "text": question.question}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(images=[Image.open(SUITE / question.image)], text=[text], return_tensors="pt")
+        tokens = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        said = processor.tokenizer.decode(tokens, skip_special_tokens=True)
+        assert (said == question.answer) == right, question.question
+
+
+def test_every_family_is_answered_far_above_its_majority():
+    questions = load_questions()
+    images = sorted({q.image for q in questions if q.family == "read"})[:6]
+    images += sorted({q.image for q in questions if q.family != "read"})[:24]
+    asked = [q for q in questions if q.image in set(images)]
+    right = right_answers(MODEL_A, SUITE, asked)
+    for family in FAMILIES:
+        hits = [bool(hit) for hit, q in zip(right, asked, strict=True) if q.family == family]
+        assert len(hits) >= 15, family
+        base = Counter(q.answer for q in questions if q.family == family).most_common(1)[0][1]
+        share = base / sum(q.family == family for q in questions)
+        assert sum(hits) / len(hits) >= share + 0.2, family
+
+
+def test_an_interval_resamples_whole_images():
+    right = np.array([1, 1, 0, 0], dtype=bool)
+    assert interval(right, ["a", "a", "b", "b"]) == (0.0, 1.0)  # two images that differ: nothing is known
+    assert interval(np.ones(4, dtype=bool), ["a", "b", "c", "d"]) == (1.0, 1.0)
+
+
+def test_another_answer_than_the_right_one_does_not_count():
+    asked = next(q for q in load_questions() if q.family == "color" and q.answer == "green")
+    wrong = type(asked)(**{**vars(asked), "answer": "red"})
+    assert right_answers(MODEL_A, SUITE, [asked, wrong]).tolist() == [True, False]
+
+
+def test_an_answer_too_long_for_the_block_is_refused():
+    question = load_questions()[0]
+    long = type(question)(**{**vars(question), "answer": "one two three four"})
+    with pytest.raises(ValueError, match="LENGTH"):
+        right_answers(MODEL_A, SUITE, [long])
