@@ -176,6 +176,8 @@ def test_odd_shapes_several_images_and_any_text_run(model, processor):
 def test_digits_are_tokens_of_their_own(processor):
     ids = processor.tokenizer("number 4705")["input_ids"]
     assert [processor.tokenizer.decode([i]) for i in ids[-4:]] == ["4", "7", "0", "5"]
+    pieces = processor.tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("4705")
+    assert [piece for piece, _ in pieces] == ["4", "7", "0", "5"]  # whatever merges the vocabulary may learn
 
 
 def test_only_answers_are_learned_and_every_token_of_them(processor):
