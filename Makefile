@@ -29,7 +29,7 @@ reference: $(VENV)/installed-reference
 	OMP_NUM_THREADS=1 $(BIN)/python -m harness.reference.train --minutes 97.5 --seeing-minutes 12 --workers 2 \
 	    --out $(REFERENCE)/training --export-to $(REFERENCE)/model-a $(if $(wildcard $(REFERENCE)/training/checkpoint.pt),--resume)
 	$(BIN)/python -m harness.reference.evaluate --checkpoint $(REFERENCE)/model-a
-	$(BIN)/python -m harness.reference.bounds --model $(REFERENCE)/model-a
+	$(BIN)/python -m harness.reference.gate --checkpoint $(REFERENCE)/model-a
 
 clean:
 	rm -rf $(VENV)
