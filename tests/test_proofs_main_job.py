@@ -14,7 +14,7 @@ from harness.log_contents import read_log
 from harness.store import load
 
 pytestmark = pytest.mark.proof
-METHODS = ("vprune", "quietprune:init", "divprune", "fastv", "random", "grid")
+METHODS = ("vprune", "quietprune", "divprune", "fastv", "random", "grid")
 
 
 def command(store: Path, *words: str) -> list[str]:
