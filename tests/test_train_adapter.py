@@ -1,6 +1,7 @@
 """Self-distillation of an adapter: what learns, what does not, and how it is kept."""
 
 import json
+import sys
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from tiny import processed, qwen3_vl
 
+from harness.cli import main
 from harness.errors import UsageError
 from harness.models.engine import Engine
 from harness.models.loading import OpenModel, WrongAdapter, load_adapter
@@ -203,3 +205,16 @@ def test_a_retrained_adapter_changes_what_a_run_is(exam, tmp_path):
     train(exam, PRUNER, stream, Recipe(steps=2, batch=1), tmp_path / "quietprune.safetensors")
     assert first and opened.adapter_revision(trained) not in ("", first)
     assert opened.adapter_revision(PRUNER) == opened.adapter_revision(None) == ""  # they do not use it
+
+
+def test_the_command_trains_on_a_file_and_writes_an_adapter(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    (tmp_path / "data.jsonl").write_text('{"image": "a.png", "question": "color of the sun?", "answer": "red"}')
+    out = tmp_path / "quietprune.safetensors"
+    words = ["--data", str(tmp_path / "data.jsonl"), "--steps", "1", "--batch", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["harness", "train-adapter", *words])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 0
+    with safe_open(out, framework="pt") as opened:
+        assert '"steps": 1' in opened.metadata()["recipe"]
