@@ -53,6 +53,16 @@ def native_prompt(model, batch):
     return Prompt(hidden, inputs.prompt.positions, [torch.cat(x) for x in features.deepstack_features], visual)
 
 
+def continued(model, prompt, new):
+    """The prompt with all but the last of the new tokens (t,) behind it, as a run without a cache would see it."""
+    return Prompt(
+        torch.cat([prompt.hidden, model.get_input_embeddings()(new[None, :-1])], dim=1),
+        torch.cat([prompt.positions, prompt.positions[:, -1:] + torch.arange(1, len(new))], dim=1),
+        prompt.deepstack,
+        prompt.visual,
+    )
+
+
 @torch.no_grad()
 def plain(model, prompt, surgery, bias=0.0):
     """Logits (T', V). surgery(hidden, cos, sin, visual) at layer CUT gives their replacements.
@@ -110,12 +120,7 @@ def test_renumbered_decoding_equals_a_run_without_a_cache(model, batch):
     )
     new = out.sequences[0, inputs.text_tokens + trace.entering[0] :]
     prompt = native_prompt(model, batch)
-    extended = Prompt(
-        torch.cat([prompt.hidden, model.get_input_embeddings()(new[None, :-1])], dim=1),
-        torch.cat([prompt.positions, prompt.positions[:, -1:] + torch.arange(1, len(new))], dim=1),
-        prompt.deepstack,
-        prompt.visual,
-    )
+    extended = continued(model, prompt, new)
     gold = plain(model, extended, renumbered(model, extended))
     ours = torch.cat(out.logits)
     assert (ours - gold[-len(new) :]).abs().max() < 1e-6
@@ -171,12 +176,7 @@ def test_a_biased_decode_equals_a_run_without_a_cache(model, batch):
     )
     new = out.sequences[0, inputs.text_tokens + trace.entering[0] :]
     prompt = native_prompt(model, batch)
-    extended = Prompt(
-        torch.cat([prompt.hidden, model.get_input_embeddings()(new[None, :-1])], dim=1),
-        torch.cat([prompt.positions, prompt.positions[:, -1:] + torch.arange(1, len(new))], dim=1),
-        prompt.deepstack,
-        prompt.visual,
-    )
+    extended = continued(model, prompt, new)
     order = torch.tensor([place for place in range(extended.hidden.shape[1]) if place != prompt.visual[10]])
     alive = torch.tensor([unit for unit in range(24) if unit != 10])
 
