@@ -17,10 +17,11 @@ from typing import Any
 from harness.accuracy import Answering, Stop, sample_seed
 from harness.errors import Interrupted, UndecodableImage
 from harness.figures import ResourceRow
-from harness.measure.clock import NullClock, StageClock, default_backend
+from harness.measure.clock import StageClock, default_backend
 from harness.measure.flops import ModelDims
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
 from harness.measure.memory import kv_cache_bytes, peak_memory
+from harness.models.clock import Clock, Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.records import LatencyRow, Sample
@@ -114,7 +115,7 @@ def spread(samples: Sequence[Sample], count: int, measure: Callable[[Sample], An
     return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
 
 
-def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: StageClock | NullClock) -> Any:
+def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: Clock) -> Any:
     if stop():
         raise Interrupted("stopped while timing; every answer is kept")
     return engine.prefill(case.inputs, plan, seed, clock)
@@ -134,7 +135,7 @@ def _memory_rows(subject: Subject, cases: Mapping[str, Case], session: str) -> l
     case = max(cases.values(), key=lambda one: one.inputs.shape.n + one.inputs.text_tokens)
     rows = []
     for arm, engine, plan in (("base", subject.base, case.full), ("pruned", subject.answering.engine, case.plan)):
-        run = partial(_prefill, engine, case, plan, _seed(subject, case), lambda: False, NullClock())
+        run = partial(_prefill, engine, case, plan, _seed(subject, case), lambda: False, Untimed())
         peak = peak_memory(run)
         cache = kv_cache_bytes(subject.dims, run().realised, BYTES_PER_VALUE[subject.answering.model.dtype])
         found = {

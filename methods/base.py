@@ -87,6 +87,11 @@ class Site:
     layer: int = 0
     after: str = "block"
 
+    @property
+    def label(self) -> str:
+        """The site in words: "interface", "pre-tokenization", "in-vit:5", "in-llm:2"."""
+        return f"{self.hook}:{self.layer}" if self.hook in (IN_VIT, IN_LLM) else self.hook
+
 
 @dataclass(frozen=True)
 class Signal:

@@ -132,7 +132,7 @@ class QuietPrune(Pruner):
         return Plan(keeps, (budget.tokens,) * shape.llm_layers)
 
     def needs(self, shape: Shape) -> tuple[Signal, ...]:
-        queries = "extra" if self.guidance == "query" else "visual"
+        queries = "extra" if self.guidance == "query" else "received"
         return tuple(Signal("rows", tower="vit", layer=site.layer, queries=queries) for site in self._sites(shape))
 
     def prepare(self, model: ModelInfo) -> QueryAdapter | None:
@@ -173,8 +173,7 @@ class QuietPrune(Pruner):
         return token.to(patches.dtype)
 
     def in_vit(self, view: View) -> Selection:
-        attention = view.signal(self.needs(view.shape)[self._sites(view.shape).index(view.site)])
-        attention = attention.reshape(-1, *attention.shape[-2:]).mean(dim=0)  # (n, g)
+        attention = view.signal(self.needs(view.shape)[self._sites(view.shape).index(view.site)])  # (n, g)
         score = attention.mean(dim=1)  # (n,)
         kept = []
         for index, (units, _) in enumerate(self._split(view.keep, view.shape)):

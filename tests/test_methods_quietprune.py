@@ -232,10 +232,12 @@ def test_saliency_ranks_by_attention_received_from_all_patches_and_adds_no_token
     pruner = QuietPrune(guidance="saliency")
     rows = torch.tensor([[[0.1, 0.1], [0.4, 0.4]], [[0.2, 0.2], [0.0, 0.0]], [[0.3, 0.3], [0.2, 0.2]]])  # (q, n, g)
     view = first_view(torch.zeros(2, 2), 1, (1, 2))
-    view = replace(view, signals={row_signal(FIRST, "visual"): rows})
-    assert replace(pruner, aggregate=False).in_vit(view).keep.tolist() == [0]  # .2 against .2: the lower index
+    received = row_signal(FIRST, "received")
+    equal = replace(view, signals={received: rows.mean(0)})
+    assert replace(pruner, aggregate=False).in_vit(equal).keep.tolist() == [0]  # .2 against .2: the lower index
     rows[0, 1] += 0.1
-    assert replace(pruner, aggregate=False).in_vit(view).keep.tolist() == [1]
+    higher = replace(view, signals={received: rows.mean(0)})
+    assert replace(pruner, aggregate=False).in_vit(higher).keep.tolist() == [1]
     assert pruner.extra_vit_token_count() == 0 and pruner.prepare(model_info()) is None
     assert pruner.extra_vit_tokens(torch.ones(1, 24), torch.ones(4, 8), None) is None
     assert INIT.extra_vit_token_count() == 1

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import pairwise
 from math import fsum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -171,13 +171,6 @@ class StageClock:
 
     def _mark(self) -> None:
         self._marks.append((self._running[-1], self._backend.mark()))
-
-
-class NullClock:
-    """A clock for passes that are not timed."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 def residual_ms(times: dict[str, float]) -> float:

@@ -50,7 +50,7 @@ def planned_realised(
         assert alive is not None
         rows = pruner.alive_after(site, plan, shape) or _units(share(alive, shape.images))
         gathered = sum(aggregates for _, aggregates in rows)
-        sites.append((site_label(site), n, alive - gathered, width))
+        sites.append((site.label, n, alive - gathered, width))
         flops += pruner.selection_flops(site, n, alive - gathered, width, shape)
         if gathered:
             flops += gathered * aggregate_flops(dims, site, n)
@@ -77,11 +77,6 @@ def planned_realised(
         sites=tuple(sites),
         selection_flops=flops,
     )
-
-
-def site_label(site: Site) -> str:
-    """ "interface", "pre-tokenization", "in-vit:5", "in-llm:2"."""
-    return f"{site.hook}:{site.layer}" if site.hook in (IN_VIT, IN_LLM) else site.hook
 
 
 def site_width(dims: ModelDims, site: Site) -> int:

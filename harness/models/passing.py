@@ -13,7 +13,7 @@ from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
 from harness.models.sequence import Sequence
-from harness.models.trace import Trace, label_of
+from harness.models.trace import Trace
 from harness.models.vision import VisionState
 from methods.base import IN_VIT, INTERFACE, PRE_TOKENIZATION, VISUAL, Plan, Pruner, Selection, Signal, Site, View
 
@@ -71,7 +71,7 @@ class Pass:
             if selection is None:
                 return None
             keep = grouped(selection, image, view.images).keep
-            self.trace.kept[label_of(site)] = (image[keep], unit[keep])
+            self.trace.kept[site.label] = (image[keep], unit[keep])
             return keep
 
     def _with_extra_tokens(self, state: VisionState) -> VisionState:
@@ -114,7 +114,7 @@ class Pass:
         self._decided(selection, view, gathered)
         self.trace.spend(2 * gathered * hidden.numel())
         self._vit_signals.clear()  # they speak of rows that may be gone
-        self.trace.kept[label_of(site)] = (smaller.image, smaller.unit)
+        self.trace.kept[site.label] = (smaller.image, smaller.unit)
         return smaller
 
     def interface(self, state: VisionState) -> Visual:
@@ -142,7 +142,7 @@ class Pass:
             self._decided(selection, view, gathered)
             self.trace.spend(2 * gathered * tokens.numel() * (1 + len(visual.features.deepstack)))
             self.positions = self.policy if selection.positions is None else selection.positions
-            self.trace.kept[label_of(site)] = (shorter.rows.image, shorter.rows.unit)
+            self.trace.kept[site.label] = (shorter.rows.image, shorter.rows.unit)
             return shorter
 
     def decide_in_llm(
@@ -156,7 +156,7 @@ class Pass:
         if selection is None:
             return None
         selection = grouped(selection, rows.image, view.images)
-        self.trace.kept[label_of(site)] = (rows.image[selection.keep], rows.unit[selection.keep])
+        self.trace.kept[site.label] = (rows.image[selection.keep], rows.unit[selection.keep])
         return selection
 
     def _view(
@@ -193,6 +193,6 @@ class Pass:
         k, width = selection.keep.shape[0], view.hidden.shape[-1]
         if view.site.hook == PRE_TOKENIZATION:
             width = view.hidden[0].numel()  # all colours of all pixels of a unit
-        self.trace.sites.append((label_of(view.site), view.n, k, width))
+        self.trace.sites.append((view.site.label, view.n, k, width))
         self.trace.spend(self.pruner.selection_flops(view.site, view.n, k, width, view.shape))
         return selection

@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from harness.records import Realised
-from methods.base import INTERFACE, PRE_TOKENIZATION, Shape, Site
+from methods.base import Shape
 
 
 @dataclass
@@ -47,8 +47,3 @@ class Trace:
             if which >= 0:
                 bits |= 1 << (starts[where] + which)
         return format(bits, "x")
-
-
-def label_of(site: Site) -> str:
-    """A site in words: "interface", "in-llm:2"."""
-    return site.hook if site.hook in (INTERFACE, PRE_TOKENIZATION) else f"{site.hook}:{site.layer}"

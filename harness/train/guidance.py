@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.models.attention import TAP, Capture
 from harness.models.engine import Engine
 from harness.models.family import Inputs
-from harness.models.trace import Trace, label_of
+from harness.models.trace import Trace
 from methods.base import IN_VIT, Plan
 
 
@@ -56,6 +56,6 @@ def guidance_loss(captures: dict[int, list[Capture]], plan: Plan, trace: Trace, 
             own = attention[1 : 1 + patches * units.shape[0]].view(-1, patches).sum(1)  # (alive units,)
             target = wanted[units] / wanted[units].sum()
             losses.append((target * (target.clamp_min(1e-9).log() - (own / own.sum()).log())).sum())
-        image, unit = trace.kept[label_of(site)]
+        image, unit = trace.kept[site.label]
         alive = [unit[image == index] for index in range(len(relevance))]
     return torch.stack(losses).mean()
