@@ -1,4 +1,4 @@
-"""DivPrune as described, step by step: at each step the minimum over all chosen rows is taken afresh."""
+"""DivPrune as described: at each step the minimum over all rows chosen so far is taken afresh."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from torch import Tensor
 
 
 def divprune(tokens: Tensor, k: int) -> list[int]:
-    """Chosen indices in the order of choice; indices repeat once all distinct vectors are chosen."""
+    """Indices in the order of choice; they repeat once all distinct vectors are chosen. tokens: (n >= 2, d)."""
     x = tokens.float()
     unit = x / x.norm(dim=-1, keepdim=True)
     distance = 1 - unit @ unit.T
-    n = len(x)
-    if k == 0:
-        return []
-    seed = [sorted(distance[:, j].tolist())[1] for j in range(n)]
-    chosen = [max(range(n), key=lambda j: seed[j])]
-    while len(chosen) < k:
-        gap = torch.stack([distance[i] for i in chosen]).min(dim=0).values
-        chosen.append(int(gap.argmax()))
-    return chosen
+    chosen = torch.zeros(k, dtype=torch.int64)
+    for step in range(k):
+        if step == 0:
+            gap = distance.topk(2, dim=0, largest=False).values[1]
+        else:
+            gap = distance[chosen[:step]].min(dim=0).values
+        chosen[step] = gap.argmax()
+    return chosen.tolist()

@@ -1,10 +1,29 @@
-"""Clustering of recycled tokens as described, one token after the other."""
+"""SparseVLM's raters, ranking and clustering as described, one token after the other."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
+
+
+def raters(visual: Tensor, text: Tensor) -> tuple[list[int], Tensor]:
+    """Places of the raters among the text, and the score (T,) of all. visual: (n, d), text: (T, d) embeddings."""
+    m = torch.softmax(visual @ text.T, dim=1).mean(dim=0)
+    return [t for t in range(len(text)) if m[t] > m.mean()], m
+
+
+def relation(rows: Tensor, chosen: list[int]) -> Tensor:
+    """How much the raters look at each visual token, (n,). rows: (h, T, n), after softmax."""
+    return rows.mean(dim=0)[chosen].mean(dim=0)
+
+
+def kept(score: Tensor, listed: int) -> list[int]:
+    """Kept visual tokens, ascending. score: (n,)."""
+    count = min(listed, len(score) - 1)
+    ranked = sorted(range(len(score)), key=lambda i: (-float(score[i]), i))
+    return sorted(ranked[:count])
 
 
 def merged(x: Tensor, c: int, noise: Tensor) -> list[list[float]]:
