@@ -11,10 +11,11 @@ from typing import Any
 
 OK = "ok"
 FAILED_BUDGET = "failed_budget"  # realised tokens miss the asked ones in some sample: never ranked
-INFEASIBLE = "infeasible"  # the method cannot reach the budget; `message` names the floor
+INFEASIBLE = "infeasible"  # the method cannot reach the budget; `message` and `floor_tokens` name the floor
+UNSUPPORTED = "unsupported"  # the model cannot give what the method needs; `message` says what
 ERROR = "error"  # the run could not go on; `message` says why
 PARTIAL = "partial"  # stopped before its end; the same command continues it
-STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, ERROR, PARTIAL)
+STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Figures:
     """A run's results. None: not measured, or without meaning for this run. NaN is stored as None.
 
     n: samples with a record, error rows included; errors: those that count as wrong because something failed.
-    *_tokens: means over samples of visual tokens; asked_tokens None in native mode.
+    *_tokens: means over samples of visual tokens; asked_tokens None in native mode. floor_tokens: the least layer
+    average that an infeasible run could have asked for.
     accuracy, ra and their 95 % bounds: ratios, 1 = all right / as good as no pruning. full_accuracy: the unpruned
     run's on the same samples; reference_run_id: that run.
     flops_ratio: pruned / unpruned FLOPs of ViT + projector + selection + LLM prefill; *_flops: mean per sample, the
@@ -40,6 +42,7 @@ class Figures:
     full_tokens: float | None = None
     asked_tokens: float | None = None
     realised_tokens: float | None = None
+    floor_tokens: float | None = None
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None

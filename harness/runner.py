@@ -41,9 +41,9 @@ def run(
     samples. Raises Interrupted when told to stop, and what harness/errors.py and methods/base.py name; whatever was
     answered before stays in the log.
     """
-    story = _Story(open_bench(request, sources), store, watcher, stop, _environment())
+    story = Story(open_bench(request, sources), store, watcher, stop, environment())
     asked = story.bench.cell(request)
-    _check_feasible(story.bench, asked)
+    check_feasible(story.bench, asked)
     if request.is_full:
         own = story.reach(asked, None, timing, force)
         return compare(own, own, None)
@@ -55,8 +55,8 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Story:
-    """What every run of one request needs."""
+class Story:
+    """What every run on one bench needs. `run` tells it for one request, a sweep for many."""
 
     bench: Bench
     store: Store
@@ -70,8 +70,8 @@ class _Story:
         """The finished log of a cell: read if it is done, else begun or continued. full: the unpruned run's, if not
         this one. force: begin again."""
         path = self.store.log_path(cell.spec.run_id)
-        contents = read_log(path) if path.exists() and not force else None
-        if contents is not None and _is_done(contents) and not self._missing_sessions(contents, timing):
+        contents = None if force else self.contents(cell)
+        if contents is not None and self.is_done(contents, timing):
             self.store.ingest(path)  # a run that was killed between its last line and the store
             return contents
         with RunLog.open(path, cell.spec, self.environment, restart=force) as log:
@@ -85,6 +85,15 @@ class _Story:
             done, all_of_them = len(contents.records), len(self.bench.samples)
             raise Interrupted(f"stopped after {done} of {all_of_them} samples of {cell.title}; nothing is lost")
         return contents
+
+    def contents(self, cell: Cell) -> RunContents | None:
+        """What the log of a cell holds so far; None when there is none. Raises CorruptLog."""
+        path = self.store.log_path(cell.spec.run_id)
+        return read_log(path) if path.exists() else None
+
+    def is_done(self, contents: RunContents, timing: Protocol | None = None) -> bool:
+        """Whether nothing is left to answer, nor to time on this machine."""
+        return _is_finished(contents) and not self._missing_sessions(contents, timing)
 
     def _answer(self, cell: Cell, log: RunLog) -> bool:
         if len(log.done) == len(self.bench.samples):
@@ -119,12 +128,13 @@ class _Story:
         return max(0, timing.sessions - len(here)) if timing else 0
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """This machine, and the code that runs on it."""
     here, git = machine(), git_state()
     return Environment(here.id, {**here.facts(), "git_commit": git.commit, "git_dirty": git.dirty})
 
 
-def _check_feasible(bench: Bench, cell: Cell) -> None:
+def check_feasible(bench: Bench, cell: Cell) -> None:
     """Plan the first sample whose image can be read, before anything runs. Raises BudgetInfeasible."""
     answering = bench.answering(cell)
     for sample in bench.samples:
@@ -137,7 +147,7 @@ def _check_feasible(bench: Bench, cell: Cell) -> None:
         return
 
 
-def _is_done(contents: RunContents) -> bool:
+def _is_finished(contents: RunContents) -> bool:
     return contents.figures is not None and contents.figures.status in (OK, FAILED_BUDGET)
 
 

@@ -62,7 +62,9 @@ CREATE TABLE environments (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = "ALTER TABLE runs ADD COLUMN floor_tokens DOUBLE"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 
 
 def is_current(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -281,10 +281,10 @@ def test_an_older_schema_is_migrated_and_its_rows_stay(store, monkeypatch):
     connection = duckdb.connect(str(store.path))
     schema.migrate(connection, newer)
     assert connection.execute("SELECT verdict, n FROM runs").fetchall() == [("none", 6)]
-    assert connection.execute("SELECT schema_version FROM meta").fetchall() == [(2,)]
+    assert connection.execute("SELECT schema_version FROM meta").fetchall() == [(len(newer),)]
     schema.migrate(connection, newer)  # nothing left to do
     connection.close()
-    with pytest.raises(UsageError, match="schema 2, this harness knows 1"):
+    with pytest.raises(UsageError, match=f"schema {len(newer)}, this harness knows {len(newer) - 1}"):
         store.runs()
 
 
