@@ -44,7 +44,7 @@ from methods.base import (
     Site,
     View,
 )
-from methods.ops import share, unit
+from methods.ops import cosines, cosines_flops, share, unit
 
 QUESTION = Signal("question")
 PATCHES, SEGMENTS = Signal("clip_patches", tower="vit"), Signal("clip_text", tower="vit")  # (n, e), (segments, e)
@@ -87,7 +87,7 @@ class CDPruner(Pruner):
         flops = 2 * n * d if self.relevance == "question" else 0
         for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
             if kept:
-                flops += 2 * tokens**2 * d + tokens * kept * (kept - 1)
+                flops += cosines_flops(tokens, d) + tokens * kept * (kept - 1)
         return flops
 
     def _relevance(self, view: View) -> Tensor:
@@ -113,8 +113,7 @@ def diverse_subset(tokens: Tensor, relevance: Tensor, k: int) -> Tensor:
     n = len(tokens)
     chosen: list[Tensor] = []
     if k:
-        direction = unit(tokens)
-        kernel = relevance[:, None] * (direction @ direction.T) * relevance  # (n, n)
+        kernel = relevance[:, None] * cosines(tokens) * relevance  # (n, n)
         own = kernel.diagonal().clone()
         left = own.clone()  # (n,) variance that the chosen ones do not explain
         factor = kernel.new_zeros(k, n)

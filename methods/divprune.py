@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Site, View
-from methods.ops import unit
+from methods.ops import cosines, cosines_flops
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class DivPrune(Pruner):
         return Selection(chosen if self.order == "selection" else chosen.sort().values)
 
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
-        return 2 * n * n * d
+        return cosines_flops(n, d)
 
 
 def max_min_subset(tokens: Tensor, k: int) -> Tensor:
@@ -70,10 +70,9 @@ def max_min_subset(tokens: Tensor, k: int) -> Tensor:
 
     tokens: (n, d), any float dtype, compared by cosine in float32; k <= n. Ties go to the lower index.
     """
-    direction = unit(tokens)
-    distance = 1 - direction @ direction.T  # (n, n)
     if k == 0:
         return torch.zeros(0, dtype=torch.int64, device=tokens.device)
+    distance = cosines(tokens).neg_().add_(1)  # (n, n)
     nearest = nearest_neighbour(distance)  # (n,)
     chosen = [nearest.argmax(dim=0, keepdim=True)]
     gap = distance.index_select(0, chosen[0])[0]  # (n,) distance to the closest chosen token
@@ -87,4 +86,4 @@ def max_min_subset(tokens: Tensor, k: int) -> Tensor:
 
 def nearest_neighbour(distance: Tensor) -> Tensor:
     """The second smallest entry of each column (the smallest is the token itself). (n, n) -> (n,)."""
-    return distance.kthvalue(min(2, distance.shape[0]), dim=0).values
+    return distance.scatter(0, distance.argmin(dim=0, keepdim=True), torch.inf).amin(dim=0)

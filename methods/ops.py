@@ -5,11 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_STRIP = 256  # rows multiplied at once
+
 
 def unit(x: Tensor) -> Tensor:
     """Rows of x (n, d) scaled to length 1 in float32; a row shorter than 1e-12 counts as zero and stays near it."""
     x = x.float()
     return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def cosines(x: Tensor) -> Tensor:
+    """Cosines of all rows with each other, (n, n) float32. x: (n, d), any float dtype.
+
+    Each pair is multiplied once: strips of rows from the diagonal on, the other half mirrored.
+    """
+    direction, n = unit(x), len(x)
+    out = direction.new_empty(n, n)
+    for start in range(0, n, _STRIP):
+        end = start + _STRIP
+        torch.mm(direction[start:end], direction[start:].T, out=out[start:end, start:])
+        out[end:, start:end] = out[start:end, end:].T
+    return out
+
+
+def cosines_flops(n: int, d: int) -> int:
+    """FLOPs of `cosines` of n rows of width d."""
+    return sum(2 * d * min(_STRIP, n - start) * (n - start) for start in range(0, n, _STRIP))
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:

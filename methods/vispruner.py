@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, Site, View
-from methods.ops import share, unit
+from methods.ops import cosines, cosines_flops, share
 
 STEP = 8  # tokens that go at once, fixed in the authors' code
 FEATURES = Signal("features", tower="vit")
@@ -93,7 +93,7 @@ class VisPruner(Pruner):
         for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
             important = int(kept * self.important_ratio)
             if important < kept < tokens:
-                flops += 2 * (tokens - important) ** 2 * d
+                flops += cosines_flops(tokens - important, d)
         return flops
 
     def _of_image(self, attention: Tensor, features: Tensor, k: int) -> Tensor:
@@ -113,8 +113,7 @@ def diverse(features: Tensor, k: int) -> Tensor:
 
     features: (r, d), any float dtype, the most attended row first, compared by cosine in float32. 1 <= k < r.
     """
-    direction = unit(features)
-    cosine = direction @ direction.T  # (r, r)
+    cosine = cosines(features)  # (r, r)
     alive = torch.arange(len(features), device=features.device)
     while len(alive) > k:  # each list needs the one before it; lengths are known, nothing is read back to the host
         even, odd = alive[::2], alive[1::2]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import PruningError, map_depths
-from methods.ops import share, top_k, unit
+from methods.ops import cosines, cosines_flops, share, top_k, unit
 
 
 def test_unit_vectors_have_length_one_and_a_zero_row_stays_zero():
@@ -14,6 +15,26 @@ def test_unit_vectors_have_length_one_and_a_zero_row_stays_zero():
 
 def test_unit_works_in_float32():
     assert unit(torch.ones(1, 2, dtype=torch.float16)).dtype == torch.float32
+
+
+def test_cosines_by_hand():
+    out = cosines(torch.tensor([[2.0, 0.0], [0.0, 0.5], [3.0, 4.0]]))
+    torch.testing.assert_close(out, torch.tensor([[1.0, 0.0, 0.6], [0.0, 1.0, 0.8], [0.6, 0.8, 1.0]]))
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 600])
+def test_cosines_made_in_strips_are_those_of_one_product_and_their_flops_are_what_torch_counts(n):
+    x = torch.randn(n, 7, generator=torch.Generator().manual_seed(n))
+    with FlopCounterMode(display=False) as counter:
+        out = cosines(x)
+    torch.testing.assert_close(out, unit(x) @ unit(x).T, atol=1e-6, rtol=0)
+    assert torch.equal(out, out.T)
+    assert counter.get_total_flops() == cosines_flops(n, 7) <= 2 * n * n * 7
+
+
+def test_cosines_of_exact_vectors_are_exact():
+    x = torch.randint(0, 2, (600, 16), generator=torch.Generator().manual_seed(0)).float() * 2 - 1  # length 4
+    assert torch.equal(cosines(x), (x @ x.T) / 16)
 
 
 def test_top_k_is_ascending_by_index():
