@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from harness.validate.views import view_of
+from methods.base import Shape
 
-import torch
-from torch import Tensor
-
-from methods.base import Shape, Signal, Site, View
+__all__ = ["shape_of", "view_of"]
 
 
 def shape_of(*grids: tuple[int, int], vit_layers: int = 8, llm_layers: int = 16) -> Shape:
     return Shape(grids, vit_layers, llm_layers)
-
-
-def view_of(
-    site: Site,
-    hidden: Tensor,
-    keep: int | None,
-    shape: Shape,
-    signals: Mapping[Signal, Tensor] | None = None,
-    seed: int = 0,
-    prepared: Any = None,
-) -> View:
-    """The view of all units of `shape`, none pruned yet."""
-    image = torch.repeat_interleave(torch.arange(len(shape.grids)), torch.tensor(shape.images))
-    unit = torch.cat([torch.arange(n) for n in shape.images])
-    assert hidden.shape[0] == shape.n == image.shape[0]
-    kind, size = torch.zeros_like(image), torch.ones(shape.n)
-    return View(site, hidden, keep, image, unit, kind, size, shape, seed, signals=signals or {}, prepared=prepared)

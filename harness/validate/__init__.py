@@ -1,0 +1,1 @@
+"""Checks of methods: against their authors' outputs (`golden`) and against what every method promises (`contract`)."""

@@ -1,0 +1,116 @@
+"""One golden file: its arrays, and the comparisons that a check makes with them."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+class Mismatch(Exception):
+    """What we compute is not what the file holds, or the file does not hold what its kind must."""
+
+
+class NotAssertable(Exception):
+    """Everything that can be compared was, and agrees; says what cannot be compared."""
+
+
+class Case:
+    """The arrays of one file by name. `read`: the names that were asked for.
+
+    Raises Mismatch for a file that cannot be read and for a name that it lacks. Nothing is unpickled.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.read: set[str] = set()
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                self._arrays = {name: stored[name] for name in stored.files}
+        except UNREADABLE as error:
+            raise Mismatch(f"cannot be read as .npz: {_first_line(error)}") from error
+        except (AttributeError, TypeError) as error:  # a bare array: numpy opens it, but it has no names
+            raise Mismatch("is no .npz archive") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._arrays)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            raise Mismatch(f"lacks the array {name!r}")
+        self.read.add(name)
+        return self._arrays[name]
+
+    def tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self[name])
+
+    def integer(self, name: str) -> int:
+        return int(self[name])
+
+    def number(self, name: str) -> float:
+        return float(self[name])
+
+    def text(self, name: str) -> str:
+        return str(self[name])
+
+    def beside(self, name: str) -> Case:
+        """Another file of the same folder. Raises Mismatch where there is none."""
+        if Path(name).name != name or not (self.path.parent / name).is_file():
+            raise Mismatch(f"needs {name!r}, which does not lie beside it")
+        return Case(self.path.parent / name)
+
+    def equals(self, name: str, ours: Tensor | np.ndarray | Sequence[object] | object) -> None:
+        """Raise Mismatch unless `ours` is exactly the array `name`."""
+        same(name, ours, self[name])
+
+    def close(self, name: str, ours: Tensor, tolerance: float) -> None:
+        """Raise Mismatch unless `ours` is within `tolerance` (absolute) of the array `name`."""
+        close(name, ours, self[name], tolerance)
+
+
+def same(label: str, ours: Tensor | np.ndarray | Sequence[object] | object, theirs: np.ndarray) -> None:
+    """Raise Mismatch unless both hold the same numbers."""
+    mine = np.asarray(ours)
+    if mine.shape != theirs.shape:
+        raise Mismatch(f"{label}: ours has shape {mine.shape}, the file {theirs.shape}")
+    differing = np.flatnonzero(mine != theirs)
+    if len(differing):
+        first = differing[0]
+        raise Mismatch(
+            f"{label}: {len(differing)} of {mine.size} entries differ, the first at {first}: "
+            f"ours {mine.flat[first]}, the file {theirs.flat[first]}"
+        )
+
+
+def close(label: str, ours: Tensor, theirs: np.ndarray, tolerance: float) -> None:
+    """Raise Mismatch unless both agree within `tolerance` (absolute); not-a-number agrees with nothing."""
+    mine = ours.detach().numpy()
+    if mine.shape != theirs.shape:
+        raise Mismatch(f"{label}: ours has shape {mine.shape}, the file {theirs.shape}")
+    if not mine.size:
+        return
+    gap = np.abs(mine.astype(np.float64) - theirs.astype(np.float64))
+    if not gap.max() <= tolerance:
+        raise Mismatch(f"{label}: differs by {gap.max():.3g} at most, {tolerance:g} is allowed")
+
+
+def agree(statement: str, true: bool) -> None:
+    """Raise Mismatch with a statement that does not hold."""
+    if not true:
+        raise Mismatch(f"does not hold: {statement}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
