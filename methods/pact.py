@@ -116,8 +116,8 @@ class PACT(Pruner):
             return Selection(top_k(self._importance(view), m if view.keep is None else view.keep))
         m = max(m, view.keep or 0)
         kept = top_k(self._importance(view), m) if m < view.n else torch.arange(view.n, device=view.hidden.device)
-        distance = (1 - view.signal(_cosines_at(view.site.layer))).clamp_min(0)  # (n, n)
-        near = distance[kept][:, kept].fill_diagonal_(0)  # (m, m)
+        distance = (1 - view.signal(_cosines_at(view.site.layer))).clamp_min_(0).fill_diagonal_(0)  # (n, n)
+        near = distance.index_select(0, kept).index_select(1, kept) if m < view.n else distance  # (m, m)
         if view.keep is None:
             cutoff, is_centre = self.cutoff, centres(near, self.cutoff)
         else:
@@ -147,7 +147,7 @@ def _cosines_at(layer: int) -> Signal:
 
 def density(distance: Tensor) -> Tensor:
     """How crowded the surroundings of each token are; higher is denser. (m, m) cosine distances -> (m,)."""
-    return torch.exp(-((distance / 2) ** 2)).sum(dim=1)
+    return (distance / 2).square_().neg_().exp_().sum(dim=1)
 
 
 def centres(distance: Tensor, cutoff: float) -> Tensor:
@@ -156,20 +156,23 @@ def centres(distance: Tensor, cutoff: float) -> Tensor:
     The same set as a walk from the densest to the least dense token that takes each one farther than `cutoff` from all
     taken before it; of equal densities the later index is denser.
     """
-    order = torch.sort(density(distance), stable=True).indices.flip(0)  # densest first
-    return _walked(distance[order][:, order], cutoff)[torch.argsort(order)]
+    return _walked(distance <= cutoff, _places(distance))
 
 
-def _walked(distance: Tensor, cutoff: float) -> Tensor:
-    """`centres` of tokens that stand in the order of the walk already."""
-    near = distance <= cutoff  # (m, m)
-    denser = near.tril(-1)
-    found = torch.zeros(near.shape[0], dtype=torch.bool, device=near.device)
-    open_ = ~found
-    while open_.any():  # the one wait of a round
-        new = open_ & ~(denser & open_).any(dim=1)
-        found |= new
-        open_ &= ~new & ~(near & new).any(dim=1)
+def _places(distance: Tensor) -> Tensor:
+    """When the walk comes to each token, 0 for the densest. (m, m) -> (m,)."""
+    return torch.argsort(torch.sort(density(distance), stable=True).indices.flip(0))
+
+
+def _walked(near: Tensor, place: Tensor) -> Tensor:
+    """The centres of a walk, (m,) bool. near: (m, m) bool, place: (m,)."""
+    found = torch.zeros_like(near[0])
+    row = torch.arange(len(near), device=near.device)  # tokens that are still open; near and place are theirs
+    while len(row):
+        new = ~(near & (place[None, :] < place[:, None])).any(dim=1)  # no denser neighbour is open
+        found.index_copy_(0, row, new)
+        left = (~new & ~(near & new).any(dim=1)).nonzero()[:, 0]  # the one wait of a round
+        row, place, near = row[left], place[left], near.index_select(0, left).index_select(1, left)
     return found
 
 
@@ -178,20 +181,18 @@ def exactly(distance: Tensor, count: int) -> tuple[float, Tensor]:
 
     The cutoff gives `count` centres, or it is the least that a bisection found with fewer. 1 <= count <= m.
     """
-    order = torch.sort(density(distance), stable=True).indices.flip(0)
-    walk = distance[order][:, order]
+    place = _places(distance)
     low, high = 0.0, 2.0  # all tokens are within a distance of 2
-    found, size = _walked(walk, high), 1
+    found, size = _walked(distance <= high, place), 1
     for _ in range(16):
         if size == count:
             break
         middle = (low + high) / 2
-        trial = _walked(walk, middle)
+        trial = _walked(distance <= middle, place)
         trial_size = int(trial.sum())
         if trial_size <= count:
             high, found, size = middle, trial, trial_size
         else:
             low = middle
-    found = found[torch.argsort(order)]
     gap = distance.masked_fill(~found, torch.inf).min(dim=1).values.masked_fill(found, -torch.inf)  # (m,)
     return high, found.index_fill(0, top_k(gap, count - size), True)
