@@ -54,7 +54,11 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question. image: whatever the benchmark's `load_image` takes. boxes: target boxes in pixels, x0 y0 x1 y1."""
+    """One question. image: whatever the benchmark's `load_image` takes. boxes: target boxes in pixels, x0 y0 x1 y1.
+
+    choices: the options, lettered A, B, C ... in order. answers: all that are accepted, where there are several.
+    groups: label -> the group of rows that a metric judges together ("circular": copies of one question).
+    """
 
     id: str
     cluster: str
@@ -63,6 +67,9 @@ class Sample:
     answer: str
     images: tuple[str, ...]
     boxes: tuple[tuple[float, float, float, float], ...] = ()
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,11 @@ class Record:
     """One sample's row. score in [0, 1]; error: None or what went wrong (then score is 0 and it counts as wrong).
 
     entering: visual tokens that entered each LLM layer, measured. asked_tokens: None in native mode.
-    kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5") -> hex bit mask over the sample's
-    units (bit i of the integer = unit i alive after that site). recall_of_target: share of the target's units alive
-    at the end, None without boxes. seconds: wall time of this sample's accuracy pass (not part of equality of runs).
+    kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5", "in-vit:5:attention") -> hex bit mask
+    over the sample's units (bit i of the integer = unit i alive after that site, if only by one of its patches).
+    Where single patches were packed into units, "patches" is the mask of those, bit unit x g + place in the unit.
+    recall_of_target: share of the target's units alive at the end, None without boxes.
+    seconds: wall time of this sample's accuracy pass (not part of equality of runs).
     flops: stage ("vit", "projector", "select", "llm", "total", "paper_2ndm") -> FLOPs of the prefill from what ran.
     """
 
@@ -105,8 +114,9 @@ class PromptText:
 class Realised:
     """What one forward pass really ran, counted from the tensors.
 
-    vit_tokens: [block][image] tokens that attended there, extra and prefix tokens included. merged_units: rows of the
-    projector (and of each deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
+    vit_tokens: [block][image] tokens that attended there, extra and prefix tokens included; vit_mlp_tokens: those that
+    its MLP ran on, () where they are the same in all blocks. merged_units: rows of the projector (and of each
+    deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
     sites: (site label, n rows, k kept, width) of each decision; selection_flops: what they and their signals cost.
     kept: site label -> hex mask, as in Record.
     """
@@ -118,6 +128,7 @@ class Realised:
     sites: tuple[tuple[str, int, int, int], ...] = ()
     selection_flops: int = 0
     kept: Mapping[str, str] = field(default_factory=dict)
+    vit_mlp_tokens: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

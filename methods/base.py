@@ -3,7 +3,14 @@
 A method is a frozen dataclass (its fields are its settings) that subclasses `Pruner` and overrides only the
 hook methods that it uses. It receives a `View` (tensors in) and answers with a `Selection` (a decision out).
 
-Words: n visual rows of a view, k kept, g ViT patches of a unit, d width, h heads, L layers, m text tokens.
+Words: n visual rows of a view, k kept, g ViT patches of a row, d width, h heads, L layers, m text tokens.
+
+A row of a view is a unit: the g patches behind one LLM visual token. A pruner whose `granularity` is "patch" sees
+single patches instead at its in-vit sites, where g is then 1: hidden (n, 1, d), signals (n, 1, ...), `keep` in
+patches, `unit` = unit x unit_patches + the patch's place in its unit. What it leaves of an image must be a multiple of
+`shape.unit_patches` when the ViT ends (not at each site): the survivors are packed into units in the order in which
+they stand, DeepStack's too, and a unit gets the LLM position of its first patch. Everywhere else, in `Plan.keeps` too,
+rows and counts stay units. Such a pruner cannot aggregate.
 
     PruningError
     ├── BudgetInfeasible   the method cannot reach this budget; `.floor` says how low it goes
@@ -56,6 +63,7 @@ __all__ = [
     "View",
     "map_depths",
     "one_site_plan",
+    "rows_of_unit",
 ]
 
 
@@ -79,7 +87,8 @@ class UnknownMethod(PruningError):
 class Site:
     """Where a pruner acts: a hook point and a layer.
 
-    in-vit: after block `layer` (0-based) or, with after="attention", between its attention and its MLP.
+    in-vit: after block `layer` (0-based) or, with after="attention", between its attention (residual sum included)
+    and its MLP, which then runs on the survivors alone.
     in-llm: on the input of decoder layer `layer` (0-based). Elsewhere `layer` is 0.
     """
 
@@ -89,8 +98,9 @@ class Site:
 
     @property
     def label(self) -> str:
-        """The site in words: "interface", "pre-tokenization", "in-vit:5", "in-llm:2"."""
-        return f"{self.hook}:{self.layer}" if self.hook in (IN_VIT, IN_LLM) else self.hook
+        """The site in words: "interface", "pre-tokenization", "in-vit:5", "in-vit:5:attention", "in-llm:2"."""
+        words = f"{self.hook}:{self.layer}" if self.hook in (IN_VIT, IN_LLM) else self.hook
+        return words if self.after == "block" else f"{words}:{self.after}"
 
 
 @dataclass(frozen=True)
@@ -104,14 +114,17 @@ class Signal:
              "affinity": products of the LLM's input embeddings, visual x text behind the first visual token, (n of
              layer 0, m); "gravity": logits of queries and keys of ones, which depend on positions alone, text x visual.
     tower    "vit" | "llm", layer 0-based. A decoder layer that has not run yet is peeked at (input norm and
-             projections on the current states), which is what the layer itself will compute.
+             projections on the current states), which is what the layer itself will compute. A ViT block gives its
+             signals from its own attention on: to the site after="attention" of that block, to later in-vit sites and
+             to the interface, up to the next selection in the ViT, which ends them.
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
              "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
              visual one, which attends to just these; "received": the mean over all visual rows of the image ("rows"
-             of the ViT only); "all": every token of the layer, as rows and as columns, the n visual ones of the view
-             first and the others behind them (the LLM only).
+             of the ViT only, of every tower); "cls": the tower's own token, where `shape.vit_cls` (its column is
+             left out and not made up for); "all": every token of the layer, as rows and as columns, the n visual ones
+             of the view first and the others behind them (the LLM only).
     per_head False: mean over heads.
-    rope     False: before rotation, for a layer that has not run yet.
+    rope     False: before rotation; in the LLM for a layer that has not run yet only.
     at       the layer of the in-LLM site that reads it; None: every in-LLM site computes it.
 
     Shapes with mean heads: one query ("last", "mean", "extra", "cls", "received") -> (n,) in the LLM, (n, g) in the
@@ -206,7 +219,8 @@ class View:
     """The read-only inputs of a pruner at one site. All tensors share a device; rows are in raster order per image.
 
     hidden  pre-tokenization: pixels in [0, 1], (n, 3, u, u) with u the unit's side in pixels; in-vit: (n, g, d)
-            (an aggregate row repeats its one token g times); interface and in-llm: (n, d).
+            (an aggregate row repeats its one token g times; the tower's own tokens, CLS, are never rows); interface
+            and in-llm: (n, d).
     keep    rows that must be alive afterwards, aggregate included; None in native mode.
     image   (n,) which image a row belongs to; unit (n,) its raster index there, -1 for an aggregate.
     kind    (n,) VISUAL | AGGREGATE | PREFIX; size (n,) how many original tokens a row stands for.
@@ -250,8 +264,9 @@ class Pruner:
     """Base of every method. Subclass as a frozen dataclass; the fields are the settings.
 
     Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
-    settings), `positions` ("original" keeps the survivors' positions; "renumber" closes the gaps on models with
-    1-d RoPE, M-RoPE always keeps its ids unless a Selection says otherwise), `stochastic`.
+    settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `positions` ("original" keeps the
+    survivors' positions; "renumber" closes the gaps on models with 1-d RoPE, M-RoPE always keeps its ids unless a
+    Selection says otherwise), `stochastic`.
     """
 
     name: ClassVar[str]
@@ -260,6 +275,7 @@ class Pruner:
     licence: ClassVar[str] = ""
     hooks: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    granularity: ClassVar[str] = "unit"
     positions: ClassVar[str] = "original"
     stochastic: ClassVar[bool] = False
 
@@ -322,6 +338,8 @@ class Pruner:
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         """FLOPs of the method's own maths at one site: n rows of width d in, k kept without the new aggregates.
 
+        Rows are patches where the view's are.
+
         Products of matrices and convolutions count, 2 a multiply-accumulate; sorting and elementwise maths do not.
         The harness adds what it computes itself: the signals asked for and the sums of aggregates.
         """
@@ -347,6 +365,11 @@ def map_depths(indices: tuple[int, ...], depth: int, layers: int) -> tuple[int, 
     if mapped and mapped[-1] >= layers:
         raise PruningError(f"layers {indices} of {depth} do not fit a model of {layers} layers (mapped to {mapped})")
     return tuple(mapped)
+
+
+def rows_of_unit(site: Site, pruner: Pruner, shape: Shape) -> int:
+    """How many rows of a view at `site` make a unit: 1, or unit_patches in the ViT under patch granularity."""
+    return shape.unit_patches if site.hook == IN_VIT and pruner.granularity == "patch" else 1
 
 
 def one_site_plan(name: str, site: Site, budget: Budget, shape: Shape) -> Plan:

@@ -30,7 +30,8 @@ class Selection:
     aggregate  (n,) or (n, g) float: weights of one extra slot per image, appended after the image's kept rows;
                not normalised; an image whose weights are all 0 gets none. None: no aggregate anywhere.
     positions  None: the method's policy. "original" | "renumber" | (k,) ids (1-d) or (3, k) (M-RoPE).
-    key_bias   add log(size) to the attention logits of the survivors' keys in later LLM layers.
+    key_bias   add log(size) to the attention logits of the survivors' keys from here on: in the ViT in its later
+               blocks, elsewhere in the later LLM layers.
     """
 
     keep: Tensor

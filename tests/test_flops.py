@@ -346,8 +346,32 @@ def test_a_native_plan_cannot_be_told_in_advance():
     dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
     with pytest.raises(ValueError, match="native"):
         planned_realised(dims, shape, one_site_plan("vprune", Site(INTERFACE), Budget("native", 0), shape), TEXT)
-    with pytest.raises(ValueError, match="attention"):
-        planned_realised(dims, shape, Plan({Site(IN_VIT, 0, "attention"): 3}, (3, 3, 3)), TEXT)
+
+
+def test_a_cut_behind_an_attention_spares_the_mlp_of_that_block_already():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    early, late = (Plan({Site(IN_VIT, 0, after): 6}, (6, 6, 6)) for after in ("attention", "block"))
+    cut, uncut = (planned_realised(dims, shape, plan, TEXT) for plan in (early, late))
+    assert cut.vit_tokens == uncut.vit_tokens == ((64,), (24,), (24,))
+    assert cut.vit_mlp_tokens == ((24,), (24,), (24,)) and uncut.vit_mlp_tokens == ()
+    assert cut.sites == (("in-vit:0:attention", 16, 6, 24),)
+    saved = prefill_flops(dims, uncut).vit - prefill_flops(dims, cut).vit
+    assert saved == 2 * 40 * 2 * 24 * 52  # of 40 patches, two matrices
+
+
+def test_a_method_that_sees_single_patches_decides_over_four_times_the_rows():
+    dims, shape = dims_of(qwen3_vl_config()), shape_of((4, 4))
+    plan = Plan({Site(IN_VIT, 0): 11, Site(IN_VIT, 1): 6}, (6, 6, 6))
+    units, patches = (planned_realised(dims, shape, plan, TEXT, pruner) for pruner in (Costed(), ByPatch()))
+    assert patches.sites == (("in-vit:0", 64, 44, 24), ("in-vit:1", 44, 24, 24))
+    assert patches.vit_tokens == units.vit_tokens == ((64,), (44,), (24,))
+    assert (patches.merged_units, patches.entering) == (6, (6, 6, 6))
+    assert patches.selection_flops == 64 * 44 + 24 + 44 * 24 + 24
+
+
+@dataclass(frozen=True)
+class ByPatch(Costed):
+    granularity = "patch"
 
 
 def test_a_flops_ratio_is_solved_from_plans_alone():

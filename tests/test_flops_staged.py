@@ -117,6 +117,42 @@ def test_every_signal_counts_what_torch_counts(family):
     assert planned_realised(dims, inputs.shape, plan, inputs.text, pruner) == replace(realised, kept={})
 
 
+@pytest.mark.parametrize("granularity", ["unit", "patch"])
+@pytest.mark.parametrize("grids", [ONE, TWO])
+def test_cuts_between_attention_and_mlp_are_counted_and_planned_to_the_unit(family, grids, granularity):
+    cuts = {Site(IN_VIT, 1, "attention"): 3, Site(IN_VIT, 1): 2, Site(IN_VIT, 5, "attention"): 1}
+    signals = tuple(Signal("keys", "vit", site.layer, rope=False) for site in cuts)
+    signals += (Signal("rows", "vit", 5, "received"),)
+    rows = 4 if granularity == "patch" else 1
+
+    def first(units):
+        def decide(view):
+            places = [torch.nonzero(view.image == image).flatten()[: units * rows] for image in range(view.images)]
+            return Selection(torch.cat(places), key_bias=True)
+
+        return decide
+
+    pruner = ByRows({site: first(units) for site, units in cuts.items()}, signals, rows=granularity)
+    engine, inputs = Engine(family, pruner), family.inputs(processed(grids))
+    images = len(grids)
+    plan = Plan({site: units * images for site, units in cuts.items()}, (images,) * 6)
+    with _counter() as counter:
+        realised = engine.prefill(inputs, plan).realised
+    dims = dims_of(family.model.config)
+    assert prefill_flops(dims, realised).total == counter.get_total_flops()
+    assert planned_realised(dims, inputs.shape, plan, inputs.text, pruner) == replace(realised, kept={})
+    assert realised.vit_mlp_tokens[1] != realised.vit_tokens[1] == realised.vit_tokens[0]
+
+
+@dataclass(frozen=True)
+class ByRows(Scripted):
+    rows: str = "unit"
+
+    @property
+    def granularity(self):
+        return self.rows
+
+
 @dataclass(frozen=True)
 class Gathering(Scripted):
     """Half of each image's units and an aggregate of the image at the interface."""

@@ -232,13 +232,12 @@ def test_mutation_survivors_in_the_wrong_order(model, monkeypatch):
 
 def test_mutation_images_attend_to_each_other(model, monkeypatch):
     def broken(self, number, state):
-        bounds = torch.tensor([0, state.hidden.shape[0]], dtype=torch.int32)
+        block, bounds = self.visual.blocks[number], torch.tensor([0, state.hidden.shape[0]], dtype=torch.int32)
         tables = (state.cos, state.sin)
-        hidden = self.visual.blocks[number](state.hidden, cu_seqlens=bounds, position_embeddings=tables)
-        state = replace(state, hidden=hidden)
-        return state.tapped() if number in self.visual.deepstack_visual_indexes else state
+        attended = block.attn(block.norm1(state.hidden), cu_seqlens=bounds, position_embeddings=tables)
+        return replace(state, hidden=state.hidden + attended)
 
-    monkeypatch.setattr(family_module.Qwen3VL, "run_block", broken)
+    monkeypatch.setattr(family_module.Qwen3VL, "run_attention", broken)
     assert gold_error(model, THREE, FACE_CASE, image=1) > 0.1
 
 

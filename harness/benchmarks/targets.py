@@ -13,7 +13,8 @@ def recall_of_target(
     """Share of the target's units alive at the end, in [0, 1]; None without boxes.
 
     boxes: x0 y0 x1 y1 in pixels of the first image. size: its (width, height). grid: its (rows, columns) of units.
-    kept: site label -> hex mask, as in Record; a unit is alive at the end if every site kept it.
+    kept: site label -> hex mask, as in Record; a unit is alive at the end if every site kept it (single patches, under
+    "patches", are no units).
     A unit belongs to the target if a box overlaps it.
     """
     if not boxes:
@@ -21,7 +22,7 @@ def recall_of_target(
     target = {unit for box in boxes for unit in units_of(box, size, grid)}
     if not target:
         return None
-    masks = [int(mask, 16) for mask in kept.values()]
+    masks = [int(mask, 16) for label, mask in kept.items() if label != "patches"]
     alive = [unit for unit in target if all(mask >> unit & 1 for mask in masks)]
     return len(alive) / len(target)
 

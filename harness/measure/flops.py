@@ -51,7 +51,7 @@ def prefill_flops(dims: ModelDims, realised: Realised, extra_vit_tokens: int = 0
     """
     tokens = [visual + realised.text_tokens for visual in realised.entering]
     return Flops(
-        vit=_patch_embedding(dims, realised, extra_vit_tokens) + sum(_block(dims, p) for p in realised.vit_tokens),
+        vit=_patch_embedding(dims, realised, extra_vit_tokens) + _blocks(dims, realised),
         projector=_projector(dims, realised.merged_units),
         select=realised.selection_flops,
         llm=sum(_decoder_layer(dims, n) for n in tokens) + 2 * dims.llm_width * dims.vocabulary,
@@ -70,10 +70,15 @@ def _patch_embedding(dims: ModelDims, realised: Realised, extra_vit_tokens: int)
     return 2 * sum(patches) * dims.patch_values * dims.vit_width
 
 
-def _block(dims: ModelDims, tokens: tuple[int, ...]) -> int:
-    """One ViT block; tokens: of each image, which attends to itself alone."""
-    linear = 4 * dims.vit_width**2 + dims.vit_mlp_matrices * dims.vit_width * dims.vit_mlp_width
-    return 2 * (sum(tokens) * linear + 2 * sum(p * p for p in tokens) * dims.vit_width)
+def _blocks(dims: ModelDims, realised: Realised) -> int:
+    """All ViT blocks; an image attends to itself alone."""
+    mlp = dims.vit_mlp_matrices * dims.vit_width * dims.vit_mlp_width
+    macs = 0
+    for tokens in realised.vit_tokens:
+        macs += sum(tokens) * 4 * dims.vit_width**2 + 2 * sum(p * p for p in tokens) * dims.vit_width
+    for tokens in realised.vit_mlp_tokens or realised.vit_tokens:
+        macs += sum(tokens) * mlp
+    return 2 * macs
 
 
 def _projector(dims: ModelDims, units: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.measure.dims import ModelDims
 from harness.measure.signals import aggregate_flops, llm_signal_flops, vit_signal_flops
 from harness.records import PromptText, Realised
-from methods.base import HOOKS, IN_LLM, IN_VIT, PRE_TOKENIZATION, ModelInfo, Plan, Pruner, Shape, Site
+from methods.base import HOOKS, IN_LLM, IN_VIT, PRE_TOKENIZATION, ModelInfo, Plan, Pruner, Shape, Site, rows_of_unit
 from methods.ops import share
 
 Rows = tuple[tuple[int, int], ...]  # units and aggregates of each image
@@ -33,16 +33,14 @@ def planned_realised(
 
     pruner: the method that made the plan, None for one that costs nothing and gathers nothing. model: what the method
     was prepared for; needed where it puts extra tokens into the ViT. Raises ValueError for a plan in native mode,
-    which only a run can tell, and for a cut between attention and MLP.
+    which only a run can tell.
     """
     if not plan.entering or any(keep is None for keep in plan.keeps.values()):
         raise ValueError("a plan in native mode has no token counts; run it and read what it realised")
-    if any(site.after == "attention" for site in plan.keeps):
-        raise ValueError("FLOPs of a cut between a ViT block's attention and its MLP are not told apart yet")
     pruner = pruner or Pruner()
     extra = pruner.extra_vit_token_count() if plan.layers_of(IN_VIT) else 0
     needs = pruner.needs(shape) if plan.keeps else ()
-    by_block = {0: _units(shape.images)}
+    by_half = {0: _units(shape.images)}  # the attention of block b is half 2b, its MLP the one behind
     sites, flops = [], 0
     n = merged = shape.n
     for site in sorted(plan.keeps, key=_running_order):
@@ -50,19 +48,21 @@ def planned_realised(
         assert alive is not None
         rows = pruner.alive_after(site, plan, shape) or _units(share(alive, shape.images))
         gathered = sum(aggregates for _, aggregates in rows)
-        sites.append((site.label, n, alive - gathered, width))
-        flops += pruner.selection_flops(site, n, alive - gathered, width, shape)
+        each = rows_of_unit(site, pruner, shape)
+        sites.append((site.label, n * each, (alive - gathered) * each, width))
+        flops += pruner.selection_flops(site, n * each, (alive - gathered) * each, width, shape)
         if gathered:
             flops += gathered * aggregate_flops(dims, site, n)
         if site.hook == IN_LLM:
             asked = [need for need in needs if need.tower == "llm" and need.kind != "question"]
             flops += llm_signal_flops(dims, asked, site, n, plan.entering, text)
         if site.hook in (PRE_TOKENIZATION, IN_VIT):
-            by_block[site.layer + 1 if site.hook == IN_VIT else 0] = rows
+            by_half[2 * site.layer + (1 if site.after == "attention" else 2) if site.hook == IN_VIT else 0] = rows
             merged = alive
         n = alive
-    blocks = _every_block(by_block, shape.vit_layers)
-    vit_tokens = tuple(_vit_tokens(dims, rows, extra) for rows in blocks)
+    halves = _every_half(by_half, 2 * shape.vit_layers)
+    blocks = halves[::2]
+    vit_tokens, mlp_tokens = (tuple(_vit_tokens(dims, rows, extra) for rows in halves[start::2]) for start in (0, 1))
     for need in (need for need in needs if need.tower == "vit"):
         images = zip(blocks[need.layer], vit_tokens[need.layer], strict=True)
         flops += sum(vit_signal_flops(dims, need, units, tokens, extra) for (units, _), tokens in images)
@@ -76,6 +76,7 @@ def planned_realised(
         text_tokens=text.total,
         sites=tuple(sites),
         selection_flops=flops,
+        vit_mlp_tokens=() if mlp_tokens == vit_tokens else mlp_tokens,
     )
 
 
@@ -86,8 +87,8 @@ def site_width(dims: ModelDims, site: Site) -> int:
     return dims.vit_width if site.hook == IN_VIT else dims.llm_width
 
 
-def _running_order(site: Site) -> tuple[int, int]:
-    return HOOKS.index(site.hook), site.layer
+def _running_order(site: Site) -> tuple[int, int, str]:
+    return HOOKS.index(site.hook), site.layer, site.after
 
 
 def _units(counts: tuple[int, ...]) -> Rows:
@@ -99,10 +100,10 @@ def _vit_tokens(dims: ModelDims, rows: Rows, extra: int) -> tuple[int, ...]:
     return tuple(units * dims.unit_patches + aggregates + others for units, aggregates in rows)
 
 
-def _every_block(by_block: dict[int, Rows], layers: int) -> list[Rows]:
-    """Rows of each block, given the blocks at which they change."""
-    blocks, now = [], by_block[0]
-    for block in range(layers):
-        now = by_block.get(block, now)
-        blocks.append(now)
-    return blocks
+def _every_half(by_half: dict[int, Rows], halves: int) -> list[Rows]:
+    """Rows of each half block, given the halves at which they change."""
+    rows, now = [], by_half[0]
+    for half in range(halves):
+        now = by_half.get(half, now)
+        rows.append(now)
+    return rows

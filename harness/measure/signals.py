@@ -24,6 +24,8 @@ def vit_signal_flops(dims: ModelDims, signal: Signal, units: int, tokens: int, e
         return 0
     patches = units * dims.unit_patches
     queries = {"extra": extra, "visual": patches, "received": patches}
+    if dims.vit_prefix_tokens:
+        queries["cls"] = 1
     if signal.queries not in queries:
         raise ValueError(f"FLOPs of {signal} in the ViT are not known; known queries: {', '.join(queries)}")
     return 2 * queries[signal.queries] * tokens * dims.vit_width

@@ -14,6 +14,7 @@ from harness.models.attention import Capture
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt
 from harness.models.vision import VisionState
+from harness.models.vit_signals import vit_signal
 from harness.records import PromptText
 from methods.base import ModelInfo, Shape, Signal
 
@@ -77,19 +78,29 @@ class Family(ABC):
 
     @abstractmethod
     def embed(self, inputs: Inputs, keep: Tensor | None) -> VisionState:
-        """Embedded patches with positions, of all units or of those that `keep` (k,) names."""
+        """Embedded patches with positions, of all units or of those that `keep` (k,) names; prefix tokens (CLS) too."""
 
     @abstractmethod
-    def run_block(self, number: int, state: VisionState) -> VisionState:
-        """The state after one ViT block; DeepStack taps are taken here."""
+    def run_attention(self, number: int, state: VisionState) -> VisionState:
+        """The state after the attention of a ViT block and its residual sum, before its MLP.
+
+        Where `state.biased`, the keys carry `state.key_bias()`: `TAP.biasing(module, biases, kernel)` puts it there.
+        """
+
+    @abstractmethod
+    def run_mlp(self, number: int, state: VisionState) -> VisionState:
+        """The state after the MLP of a ViT block and its residual sum; DeepStack taps are taken here."""
 
     @abstractmethod
     def vision_attention(self, number: int) -> nn.Module:
         """The attention module of a ViT block, for watching."""
 
-    @abstractmethod
     def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
-        """A ViT signal over the rows of `state` from the captures of the block that has just run."""
+        """A ViT signal over the rows of `state` from the captures of the attention that has just run over them.
+
+        Families whose blocks do not attend image by image (windows) override it.
+        """
+        return vit_signal(signal, state, captures)
 
     @abstractmethod
     def project(self, state: VisionState) -> Features:

@@ -76,9 +76,9 @@ def peeks(signal: Signal, site: int) -> bool:
 
 def rotated(states: Tensor, sequence: Sequence) -> Tensor:
     cos, sin = sequence.cos[:, None], sequence.sin[:, None]
-    return states * cos + _half(states) * sin
+    return states * cos + half_turned(states) * sin
 
 
-def _half(x: Tensor) -> Tensor:
+def half_turned(x: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)

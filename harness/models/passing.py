@@ -13,9 +13,22 @@ from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
 from harness.models.sequence import Sequence
-from harness.models.trace import Trace
+from harness.models.trace import PATCHES, Trace
 from harness.models.vision import VisionState
-from methods.base import IN_VIT, INTERFACE, PRE_TOKENIZATION, VISUAL, Plan, Pruner, Selection, Signal, Site, View
+from harness.models.vit_signals import packed
+from methods.base import (
+    IN_VIT,
+    INTERFACE,
+    PRE_TOKENIZATION,
+    VISUAL,
+    Plan,
+    Pruner,
+    Selection,
+    Signal,
+    Site,
+    View,
+    rows_of_unit,
+)
 
 
 @dataclass
@@ -48,15 +61,31 @@ class Pass:
             state = family.embed(self.inputs, self._before_tokenization())
             if any(site.hook == IN_VIT for site in keeps):
                 state = self._with_extra_tokens(state)
+                if self.pruner.granularity == "patch":
+                    state = state.as_patches()
             for number in range(family.vit_layers):
                 self.trace.vit_tokens.append(state.lengths)
-                state = family.run_block(number, state)
-                site = Site(IN_VIT, number)
-                with self.clock.stage("select"):
-                    self._read_vit_signals(number, state)
-                    if site in keeps:
-                        state = self._in_vit(site, state)
-        return state
+                state = family.run_attention(number, state)
+                state = self._between(Site(IN_VIT, number, "attention"), state)
+                self.trace.vit_mlp_tokens.append(state.lengths)
+                state = family.run_mlp(number, state)
+                state = self._between(Site(IN_VIT, number), state)
+            return self._packed(state) if state.packs > 1 else state
+
+    def _between(self, site: Site, state: VisionState) -> VisionState:
+        """The state behind a place in the ViT: signals are read where attention has just run, then the pruner acts."""
+        wanted = self._vit_needs(site.layer) if site.after == "attention" else []
+        if not wanted and site not in self.plan.keeps:
+            return state
+        with self.clock.stage("select"):
+            self._read_vit_signals(wanted, site.layer, state)
+            return self._in_vit(site, state) if site in self.plan.keeps else state
+
+    def _packed(self, state: VisionState) -> VisionState:
+        with self.clock.stage("select"):
+            self.trace.kept[PATCHES] = (state.image, state.unit)
+            self._vit_signals = {need: packed(need, values, state.packs) for need, values in self._vit_signals.items()}
+            return state.packed()
 
     def _before_tokenization(self) -> Tensor | None:
         site = Site(PRE_TOKENIZATION)
@@ -86,10 +115,10 @@ class Pass:
     def _question(self) -> Tensor:
         return self.family.model.get_input_embeddings()(self.inputs.question_ids)
 
-    def _read_vit_signals(self, number: int, state: VisionState) -> None:
-        wanted = [
-            need for need in self.needs if need.tower == "vit" and need.layer == number and need.kind != "features"
-        ]
+    def _vit_needs(self, layer: int) -> list[Signal]:
+        return [need for need in self.needs if need.tower == "vit" and need.layer == layer and need.kind != "features"]
+
+    def _read_vit_signals(self, wanted: list[Signal], number: int, state: VisionState) -> None:
         if not wanted:
             return
         captures = self.captures[id(self.family.vision_attention(number))]
@@ -114,7 +143,7 @@ class Pass:
         self._decided(selection, view, gathered)
         self.trace.spend(2 * gathered * hidden.numel())
         self._vit_signals.clear()  # they speak of rows that may be gone
-        self.trace.kept[site.label] = (smaller.image, smaller.unit)
+        self.trace.kept[site.label] = (smaller.image, smaller.unit // smaller.packs)
         return smaller
 
     def interface(self, state: VisionState) -> Visual:
@@ -170,10 +199,11 @@ class Pass:
         signals: dict[Signal, Tensor] | None = None,
     ) -> View:
         ordinal = list(self.plan.keeps).index(site)
+        keep = self.plan.keeps[site]
         return View(
             site=site,
             hidden=hidden,
-            keep=self.plan.keeps[site],
+            keep=keep if keep is None else keep * rows_of_unit(site, self.pruner, self.inputs.shape),
             image=image,
             unit=unit,
             kind=kind,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,12 @@ from transformers.vision_utils import (
     get_vision_position_ids,
 )
 
-from harness.models.attention import Capture
+from harness.models.attention import TAP
 from harness.models.family import Family, Features, Inputs
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans
 from harness.models.vision import Segment, VisionState
-from methods.base import MissingSignal, ModelInfo, Shape, Signal
+from methods.base import ModelInfo, Shape
 
 
 class Qwen3VL(Family):
@@ -140,47 +141,28 @@ class Qwen3VL(Family):
         size = torch.ones(geometry["unit"].shape[0], device=hidden.device)
         return VisionState(hidden, cos, sin, segments, geometry["unit"], geometry["image"], size, self.patches)
 
-    def run_block(self, number: int, state: VisionState) -> VisionState:
+    def run_attention(self, number: int, state: VisionState) -> VisionState:
+        block = self.visual.blocks[number]
         # sdpa and eager split by `cu_seqlens.tolist()`: on the host it costs no wait
         where = state.hidden.device if "flash" in self.kernels[0] else "cpu"
         bounds = torch.tensor([0, *state.lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(where)
-        hidden = self.visual.blocks[number](
-            state.hidden,
-            cu_seqlens=bounds,
-            max_seqlen=max(state.lengths),
-            position_embeddings=(state.cos, state.sin),
-        )
-        state = replace(state, hidden=hidden)
+        biases = [bias[None] for bias in state.key_bias()] if state.biased else None
+        with TAP.biasing(block.attn, biases, self.kernels[0]) if biases else nullcontext():
+            attended = block.attn(
+                block.norm1(state.hidden),
+                cu_seqlens=bounds,
+                max_seqlen=max(state.lengths),
+                position_embeddings=(state.cos, state.sin),
+            )
+        return replace(state, hidden=state.hidden + attended)
+
+    def run_mlp(self, number: int, state: VisionState) -> VisionState:
+        block = self.visual.blocks[number]
+        state = replace(state, hidden=state.hidden + block.mlp(block.norm2(state.hidden)))
         return state.tapped() if number in self.visual.deepstack_visual_indexes else state
 
     def vision_attention(self, number: int) -> nn.Module:
         return self.visual.blocks[number].attn
-
-    def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
-        received = signal.queries == "received"
-        if signal.kind not in ("rows", "logits") or signal.queries not in ("extra", "visual", "received"):
-            raise MissingSignal(f"Qwen3-VL's ViT gives rows of extra, visual or received queries, not {signal}")
-        if received and signal.kind != "rows":
-            raise MissingSignal(f"attention is received after the softmax only: ask for rows, not {signal}")
-        per_image = captures if len(captures) == len(state.segments) else split_packed(captures, state.lengths)
-        packed = []
-        for segment, capture in zip(state.segments, per_image, strict=True):
-            start = 0 if signal.queries == "extra" else segment.extra
-            end = segment.extra if signal.queries == "extra" else segment.extra + segment.units * self.patches
-            if len(state.segments) > 1 and signal.queries == "visual":
-                raise MissingSignal("rows of all visual queries are given for one image at a time")
-            rows = torch.arange(start, end, device=state.hidden.device)
-            if received:
-                values = mean_row(capture, rows)  # (h, 1, tokens)
-            else:
-                logits = capture.logits(rows, causal=False)
-                values = logits.softmax(-1) if signal.kind == "rows" else logits  # (h, q, tokens)
-            packed.append((values if signal.per_head else values.mean(0)).movedim(-1, 0))  # (tokens, ...)
-        _, units, aggregates = state.split(torch.cat(packed))
-        carried = [one_token(row, self.patches) for row in aggregates if row is not None]
-        values = torch.cat([units, *carried])  # (n + a, g, [h,] q)
-        values = values.movedim((0, 1), (-2, -1))
-        return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries != "visual" else values
 
     def project(self, state: VisionState) -> Features:
         _, units, aggregates = state.split(state.hidden)
@@ -242,26 +224,6 @@ class Qwen3VL(Family):
 def count_by_image(image: Tensor, images: int) -> list[int]:
     """Units of each image; one image needs no wait for the device."""
     return [image.shape[0]] if images == 1 else torch.bincount(image, minlength=images).tolist()
-
-
-def split_packed(captures: list[Capture], lengths: tuple[int, ...]) -> list[Capture]:
-    """The one capture of a packed (flash attention) call, image by image."""
-    packed = captures[-1]
-    parts = zip(packed.query.split(lengths, dim=2), packed.key.split(lengths, dim=2), strict=True)
-    return [replace(packed, query=query, key=key) for query, key in parts]
-
-
-def mean_row(capture: Capture, rows: Tensor, at_once: int = 512) -> Tensor:
-    """Attention that each token receives, the mean over query rows, `at_once` at a time. rows (q,) -> (h, 1, t)."""
-    total = torch.zeros((), device=rows.device)
-    for some in rows.split(at_once):
-        total = total + capture.logits(some, causal=False).softmax(-1).sum(1, keepdim=True)
-    return total / rows.shape[0]
-
-
-def one_token(row: Tensor, patches: int) -> Tensor:
-    """An aggregate's values in patch 0 of a row, zeros in the others. (...,) -> (1, g, ...)."""
-    return torch.cat([row[None], row.new_zeros(patches - 1, *row.shape)])[None]
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

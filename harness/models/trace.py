@@ -10,6 +10,8 @@ from torch import Tensor
 from harness.records import Realised
 from methods.base import Shape
 
+PATCHES = "patches"  # the label of the mask over single patches, where a method packed them into units
+
 
 @dataclass
 class Trace:
@@ -18,6 +20,7 @@ class Trace:
     shape: Shape
     text_tokens: int
     vit_tokens: list[tuple[int, ...]] = field(default_factory=list)
+    vit_mlp_tokens: list[tuple[int, ...]] = field(default_factory=list)
     merged_units: int = 0
     sites: list[tuple[str, int, int, int]] = field(default_factory=list)
     selection_flops: int = 0
@@ -37,11 +40,14 @@ class Trace:
             text_tokens=self.text_tokens,
             sites=tuple(self.sites),
             selection_flops=self.selection_flops,
-            kept={label: self._mask(*rows) for label, rows in self.kept.items()},
+            kept={label: self._mask(label, *rows) for label, rows in self.kept.items()},
+            vit_mlp_tokens=() if self.vit_mlp_tokens == self.vit_tokens else tuple(self.vit_mlp_tokens),
         )
 
-    def _mask(self, image: Tensor, unit: Tensor) -> str:
-        starts = [sum(self.shape.images[:index]) for index in range(len(self.shape.images))]
+    def _mask(self, label: str, image: Tensor, unit: Tensor) -> str:
+        """Bits of the units (of the patches, under PATCHES) that a row stands for."""
+        rows = self.shape.unit_patches if label == PATCHES else 1
+        starts = [rows * sum(self.shape.images[:index]) for index in range(len(self.shape.images))]
         bits = 0
         for where, which in zip(image.tolist(), unit.tolist(), strict=True):
             if which >= 0:

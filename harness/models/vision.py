@@ -1,7 +1,8 @@
 """The state of a ViT while it runs on a shrinking set of units, and what a selection does to it.
 
-Packed layout, image after image: [extra tokens][units x g patches][aggregate, at most one token]. Counts are known
-on the host, so that nothing waits for the device.
+Packed layout, image after image: [extra tokens][prefix tokens][rows x g patches][aggregate, at most one token]. A row
+is a unit of g patches, or one patch for a method of patch granularity. Extra tokens are the method's ([Q-CLS]), prefix
+tokens the tower's own (CLS). Counts are known on the host, so that nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,14 +18,23 @@ from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens of one image: attention never crosses images."""
+    """Tokens of one image (or tile): attention never crosses images. units: rows, of `VisionState.patches` each.
+
+    prefix: tokens of the tower itself, such as CLS. They are never pruned, no view shows them, and they end with the
+    ViT; `embed` sets them.
+    """
 
     extra: int
     units: int
     aggregate: bool
+    prefix: int = 0
+
+    @property
+    def front(self) -> int:
+        return self.extra + self.prefix
 
     def tokens(self, patches: int) -> int:
-        return self.extra + self.units * patches + self.aggregate
+        return self.front + self.units * patches + self.aggregate
 
 
 @dataclass(frozen=True)
@@ -35,32 +45,45 @@ class VisionTap:
     rows: Tensor  # (n_now,) int64
     aggregates: tuple[Tensor | None, ...]  # one (d,) an image
 
+    def packed(self, g: int) -> VisionTap:
+        """Today's survivors, single patches, as units of `g`."""
+        units = self.units[self.rows].view(-1, g, self.units.shape[-1])
+        return replace(self, units=units, rows=torch.arange(units.shape[0], device=units.device))
+
 
 @dataclass(frozen=True)
 class VisionState:
-    """hidden (N, d), cos / sin (N, head_dim) packed as above; unit, image, size (n,) of the units alive."""
+    """hidden (N, d), cos / sin (N, head_dim) packed as above; unit, image, size (n,) of the rows alive.
+
+    cos, sin: None in towers without rotation. patches: of one row; packs: how many rows make a unit, 1 unless rows are
+    single patches, whose `unit` is then unit x packs + place in the unit. biased: log(size) is added to the attention
+    logits of the keys from the next block on.
+    """
 
     hidden: Tensor
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
     segments: tuple[Segment, ...]
     unit: Tensor
     image: Tensor
     size: Tensor
     patches: int
     taps: tuple[VisionTap, ...] = field(default=())
+    packs: int = 1
+    biased: bool = False
 
     @property
     def lengths(self) -> tuple[int, ...]:
         return tuple(segment.tokens(self.patches) for segment in self.segments)
 
     def split(self, packed: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
-        """A packed tensor (N, ...) as extras (one an image), units (n, g, ...) and aggregates (one or None)."""
+        """A packed tensor (N, ...) as fronts (extra and prefix tokens, one tensor an image), rows (n, g, ...) and
+        aggregates (one or None)."""
         extras, units, aggregates = [], [], []
         for segment, part in zip(self.segments, packed.split(self.lengths), strict=True):
-            end = segment.extra + segment.units * self.patches
-            extras.append(part[: segment.extra])
-            units.append(part[segment.extra : end].unflatten(0, (segment.units, self.patches)))
+            end = segment.front + segment.units * self.patches
+            extras.append(part[: segment.front])
+            units.append(part[segment.front : end].unflatten(0, (segment.units, self.patches)))
             aggregates.append(part[end] if segment.aggregate else None)
         return extras, torch.cat(units), aggregates
 
@@ -100,10 +123,12 @@ class VisionState:
             grown, hidden=hidden, cos=self._grown(grown, self.cos, 1.0), sin=self._grown(grown, self.sin, 0.0)
         )
 
-    def _grown(self, grown: VisionState, table: Tensor, value: float) -> Tensor:
+    def _grown(self, grown: VisionState, table: Tensor | None, value: float) -> Tensor | None:
+        if table is None:
+            return None
         extras, units, aggregates = self.split(table)
         wider = [
-            torch.cat([table.new_full((segment.extra - old.shape[0], table.shape[1]), value), old])
+            torch.cat([table.new_full((segment.front - old.shape[0], table.shape[1]), value), old])
             for segment, old in zip(grown.segments, extras, strict=True)
         ]
         return grown.join(wider, units, aggregates)
@@ -128,14 +153,15 @@ class VisionState:
                 aggregates.append(aggregate(selection.aggregate * mine, rows))
             else:
                 aggregates.append(None)
-            segments.append(Segment(segment.extra, alive, gathers))
+            segments.append(replace(segment, units=alive, aggregate=gathers))
         smaller = replace(
             self,
             segments=tuple(segments),
             unit=self.unit[selection.keep],
             image=self.image[selection.keep],
             size=reduce_sizes(selection, size),
-            taps=tuple(replace(tap, rows=tap.rows[selection.keep]) for tap in self.taps),
+            taps=tuple(self._tap_after(tap, selection) for tap in self.taps),
+            biased=self.biased or selection.key_bias,
         )
         extras, _, _ = self.split(self.hidden)
         return replace(
@@ -145,10 +171,74 @@ class VisionState:
             sin=self._gathered(smaller, self.sin, selection.keep, 0.0),
         )
 
-    def _gathered(self, smaller: VisionState, table: Tensor, keep: Tensor, angle_zero: float) -> Tensor:
+    def _tap_after(self, tap: VisionTap, selection: Selection) -> VisionTap:
+        """A tap after a selection: what merges now is merged with the same weights among the states of that time."""
+        if selection.assign is None:
+            return replace(tap, rows=tap.rows[selection.keep])
+        nothing = tap.units.new_zeros(tap.units.shape[-1])
+        carried = [
+            (nothing if row is None else row).expand(1, self.patches, -1)
+            for row, segment in zip(tap.aggregates, self.segments, strict=True)
+            if segment.aggregate
+        ]
+        merged = reduce(selection, torch.cat([tap.units[tap.rows], *carried]))
+        return replace(tap, units=merged, rows=torch.arange(merged.shape[0], device=merged.device))
+
+    def _gathered(self, smaller: VisionState, table: Tensor | None, keep: Tensor, angle_zero: float) -> Tensor | None:
+        if table is None:
+            return None
         extras, units, _ = self.split(table)
         still = table.new_full((table.shape[1],), angle_zero)
         return smaller.join(extras, units[keep], [still if s.aggregate else None for s in smaller.segments])
+
+    def as_patches(self) -> VisionState:
+        """The same tokens with each patch a row of its own."""
+        g = self.patches
+        place = torch.arange(g, device=self.unit.device)
+        return replace(
+            self,
+            segments=tuple(replace(segment, units=segment.units * g) for segment in self.segments),
+            unit=(self.unit[:, None] * g + place).flatten(),
+            image=self.image.repeat_interleave(g),
+            size=self.size.repeat_interleave(g),
+            patches=1,
+            packs=g,
+        )
+
+    def packed(self) -> VisionState:
+        """Rows of single patches as units again, `packs` at a time in the order they stand in, image by image.
+
+        A unit stands where its first patch stood. DeepStack's taps follow. Raises InvalidSelection for a remainder.
+        """
+        g = self.packs
+        for index, segment in enumerate(self.segments):
+            if segment.units % g or segment.aggregate:
+                raise InvalidSelection(
+                    f"image {index} leaves the ViT with {segment.units} patches"
+                    f"{' and an aggregate' if segment.aggregate else ''}; the merger takes whole units of {g} patches"
+                )
+        return replace(
+            self,
+            segments=tuple(replace(segment, units=segment.units // g) for segment in self.segments),
+            unit=self.unit[::g] // g,
+            image=self.image[::g],
+            size=self.size.view(-1, g).mean(1),
+            taps=tuple(tap.packed(g) for tap in self.taps),
+            patches=g,
+            packs=1,
+        )
+
+    def key_bias(self) -> list[Tensor]:
+        """log(size) of each token, (tokens,) an image; 0 for extra, prefix and aggregate tokens."""
+        per_image = (
+            self.size.log()
+            .repeat_interleave(self.patches)
+            .split([segment.units * self.patches for segment in self.segments])
+        )
+        return [
+            torch.nn.functional.pad(rows, (segment.front, int(segment.aggregate)))
+            for segment, rows in zip(self.segments, per_image, strict=True)
+        ]
 
     def outputs(self, units: Tensor, aggregates: list[Tensor | None] | tuple[Tensor | None, ...]) -> Tensor:
         """Units (n, g, d) and the aggregates of this state's images as projector input (rows, g, d), image by image.

@@ -1,0 +1,113 @@
+"""Signals of ViT blocks, read from captured queries and keys; every family whose blocks attend image by image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from harness.models.attention import Capture
+from harness.models.llm_signals import half_turned
+from harness.models.vision import Segment, VisionState
+from methods.base import MissingSignal, Signal
+
+_QUERIES = ("extra", "cls", "visual", "received")
+
+
+def vit_signal(signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
+    """A declared signal over the rows of `state`, as methods.base.Signal says.
+
+    captures: of the block whose attention has just run over `state`: one an image, or one of all images packed or
+    batched. Raises MissingSignal for what the tower cannot give.
+    """
+    per_image = image_by_image(captures, state.lengths)
+    if signal.kind in ("queries", "keys"):
+        return _as_rows(_states(signal, state, per_image), state)
+    if signal.kind not in ("rows", "logits") or signal.queries not in _QUERIES:
+        raise MissingSignal(f"the ViT gives queries, keys and rows of {', '.join(_QUERIES)} queries, not {signal}")
+    if signal.queries == "received" and signal.kind != "rows":
+        raise MissingSignal(f"attention is received after the softmax only: ask for rows, not {signal}")
+    if signal.queries == "visual" and len(state.segments) > 1:
+        raise MissingSignal("rows of all visual queries are given for one image at a time")
+    tokens = []
+    for segment, capture in zip(state.segments, per_image, strict=True):
+        rows = _query_rows(signal.queries, segment, state)
+        if signal.queries == "received":
+            values = mean_row(capture, rows)  # (h, 1, tokens)
+        else:
+            logits = capture.logits(rows, causal=False)
+            values = logits.softmax(-1) if signal.kind == "rows" else logits  # (h, q, tokens)
+        tokens.append((values if signal.per_head else values.mean(0)).movedim(-1, 0))  # (tokens, ...)
+    values = _as_rows(torch.cat(tokens), state).movedim((0, 1), (-2, -1))  # ([h,] q, n + a, g)
+    return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries != "visual" else values
+
+
+def packed(signal: Signal, values: Tensor, g: int) -> Tensor:
+    """A signal over single patches as rows of units of `g` of them."""
+    if signal.kind in ("queries", "keys"):
+        return values.view(-1, g, *values.shape[2:])
+    return values.reshape(*values.shape[:-2], -1, g)
+
+
+def image_by_image(captures: list[Capture], lengths: tuple[int, ...]) -> list[Capture]:
+    """One capture an image, from one an image, one of a packed call (flash attention) or one of a batch of tiles."""
+    if len(captures) == len(lengths):
+        return captures
+    whole = captures[-1]
+    if whole.query.shape[0] == len(lengths):
+        return [
+            replace(
+                whole, query=query[None, :, :t], key=key[None, :, :t], bias=None if bias is None else bias[None, :t]
+            )
+            for query, key, bias, t in zip(
+                whole.query,
+                whole.key,
+                [None] * len(lengths) if whole.bias is None else whole.bias,
+                lengths,
+                strict=True,
+            )
+        ]
+    parts = zip(whole.query.split(lengths, dim=2), whole.key.split(lengths, dim=2), strict=True)
+    return [replace(whole, query=query, key=key) for query, key in parts]
+
+
+def mean_row(capture: Capture, rows: Tensor, at_once: int = 512) -> Tensor:
+    """Attention that each token receives, the mean over query rows, `at_once` at a time. rows (q,) -> (h, 1, t)."""
+    total = torch.zeros((), device=rows.device)
+    for some in rows.split(at_once):
+        total = total + capture.logits(some, causal=False).softmax(-1).sum(1, keepdim=True)
+    return total / rows.shape[0]
+
+
+def _query_rows(queries: str, segment: Segment, state: VisionState) -> Tensor:
+    """Places of the asking tokens within their image."""
+    device = state.hidden.device
+    if queries == "extra":
+        return torch.arange(segment.extra, device=device)
+    if queries == "cls":
+        if not segment.prefix:
+            raise MissingSignal("this ViT has no CLS token; ask for rows of received queries")
+        return torch.arange(segment.extra, segment.extra + 1, device=device)
+    return torch.arange(segment.front, segment.front + segment.units * state.patches, device=device)
+
+
+def _states(signal: Signal, state: VisionState, per_image: list[Capture]) -> Tensor:
+    """Queries or keys of all tokens, (N, h, head_dim); turned back where the signal wants them before rotation."""
+    states = [capture.query if signal.kind == "queries" else capture.key for capture in per_image]
+    packed = torch.cat([one[0].transpose(0, 1) for one in states])
+    if signal.rope or state.cos is None:
+        return packed
+    cos, sin = state.cos[:, None].float(), state.sin[:, None].float()
+    return (packed.float() * cos - half_turned(packed.float()) * sin).to(packed.dtype)
+
+
+def _as_rows(packed: Tensor, state: VisionState) -> Tensor:
+    """(N, ...) as the view's rows, (n + a, g, ...): an aggregate's values stand in patch 0, zeros in the others."""
+    _, units, aggregates = state.split(packed)
+    carried = [
+        torch.cat([row[None], row.new_zeros(state.patches - 1, *row.shape)])[None]
+        for row in aggregates
+        if row is not None
+    ]
+    return torch.cat([units, *carried]) if carried else units
