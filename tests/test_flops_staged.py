@@ -146,11 +146,16 @@ def test_cuts_between_attention_and_mlp_are_counted_and_planned_to_the_unit(fami
 
 @dataclass(frozen=True)
 class ByRows(Scripted):
+    """As many rows of each image, units or patches."""
+
     rows: str = "unit"
 
     @property
     def granularity(self):
         return self.rows
+
+    def alive_after(self, site, plan, shape):
+        return ((plan.keeps[site] // len(shape.images), 0),) * len(shape.images)
 
 
 @dataclass(frozen=True)
