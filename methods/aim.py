@@ -55,6 +55,8 @@ from methods.base import (
 )
 from methods.ops import share, top_k, unit
 
+_CACHED = 2**20  # logits that a CPU takes at once: its caches hold them from the division to the last step
+
 
 @dataclass(frozen=True)
 class Aim(Pruner):
@@ -238,8 +240,15 @@ def merging(metric: Tensor, k: int, order: str = "official") -> Selection:
 
 def importance(logits: Tensor, tau: float, iterations: int) -> Tensor:
     """PageRank of each token, (T,), higher is kept. logits: (h, T, T), -inf or very low where nothing is attended."""
-    transition = (logits.float() / tau).softmax(dim=-1)
+    heads, length, _ = logits.shape
+    at_once = max(1, _CACHED // length**2) if logits.device.type == "cpu" else heads
+    ranks = [_pagerank((part.float() / tau).softmax(dim=-1), iterations) for part in logits.split(at_once)]
+    return torch.cat(ranks).square().mean(dim=0).sqrt()
+
+
+def _pagerank(transition: Tensor, iterations: int) -> Tensor:
+    """(h, T, T) -> (h, T): where a walk from anywhere is after `iterations` steps."""
     rank = transition.mean(dim=1, keepdim=True)  # (h, 1, T): the first step, from 1 / T everywhere
     for _ in range(iterations - 1):
         rank = rank @ transition
-    return rank.square().mean(dim=0)[0].sqrt()
+    return rank[:, 0]

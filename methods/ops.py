@@ -15,11 +15,11 @@ def unit(x: Tensor) -> Tensor:
 
 
 def cosines(x: Tensor) -> Tensor:
-    """Cosines of all rows with each other, (n, n) float32. x: (n, d), any float dtype.
+    """Cosines of all rows with each other, (n, n) float32, without gradient. x: (n, d), any float dtype.
 
     Each pair is multiplied once: strips of rows from the diagonal on, the other half mirrored.
     """
-    direction, n = unit(x), len(x)
+    direction, n = unit(x.detach()), len(x)
     out = direction.new_empty(n, n)
     for start in range(0, n, _STRIP):
         end = start + _STRIP

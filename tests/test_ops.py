@@ -32,6 +32,11 @@ def test_cosines_made_in_strips_are_those_of_one_product_and_their_flops_are_wha
     assert counter.get_total_flops() == cosines_flops(n, 7) <= 2 * n * n * 7
 
 
+def test_cosines_of_states_that_require_a_gradient_carry_none():
+    x = torch.randn(3, 2, requires_grad=True)
+    assert torch.equal(cosines(x), cosines(x.detach())) and not cosines(x).requires_grad
+
+
 def test_cosines_of_exact_vectors_are_exact():
     x = torch.randint(0, 2, (600, 16), generator=torch.Generator().manual_seed(0)).float() * 2 - 1  # length 4
     assert torch.equal(cosines(x), (x @ x.T) / 16)
