@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from harness.figures import FAILED_BUDGET, OK, Figures
+from harness.latency_figures import latency_figures
 from harness.log_contents import RunContents
-from harness.measure.latency import summarise
 from harness.planning import misses_budget
 from harness.records import Record
 from harness.stats import accuracy_interval, ra_interval
@@ -29,9 +30,9 @@ def figures_of(contents: RunContents, full: RunContents, machine_id: str) -> Fig
         inference_time_s=sum(record.seconds for record in records),
         recall_of_target=_mean(record.recall_of_target for record in records),
         **_tokens(records),
-        **_accuracy(records, full),
+        **_accuracy(contents, full),
         **_flops(records, full),
-        **_latency(contents, machine_id),
+        **latency_figures(contents, machine_id),
     )
 
 
@@ -55,10 +56,14 @@ def _tokens(records: Sequence[Record]) -> dict[str, float | None]:
     }
 
 
-def _accuracy(records: Sequence[Record], full: RunContents) -> dict[str, float | str | None]:
+def _accuracy(contents: RunContents, full: RunContents) -> dict[str, float | str | None]:
+    """An unpruned run is its own measure: its RA is 1 by definition, not by estimate."""
+    records = contents.records.values()
     scores, base = [record.score for record in records], [full.records[record.sample_id].score for record in records]
     clusters = [record.cluster for record in records]
     accuracy, ra = accuracy_interval(scores, clusters), ra_interval(scores, base, clusters)
+    if contents is full:
+        ra = replace(ra, low=ra.value, high=ra.value)
     return {
         "accuracy": accuracy.value,
         "accuracy_low": accuracy.low,
@@ -85,24 +90,6 @@ def _flops(records: Sequence[Record], full: RunContents) -> dict[str, float | No
         "pruned_prefill_flops": pruned["total"],
         "base_prefill_2ndm_flops": base["paper_2ndm"],
         "pruned_prefill_2ndm_flops": pruned["paper_2ndm"],
-    }
-
-
-def _latency(contents: RunContents, machine_id: str) -> dict:
-    rows = [row for at, row in contents.latencies if at == machine_id]
-    if not rows:
-        return {}
-    latency = summarise(rows)
-    return {
-        "latency_clock": latency.clock,
-        "lr": latency.lr,
-        "lr_low": latency.low,
-        "lr_high": latency.high,
-        "indicative": latency.indicative,
-        "aa_ratio_low": latency.aa_low,
-        "aa_ratio_high": latency.aa_high,
-        "base_ms": dict(latency.base_ms),
-        "pruned_ms": dict(latency.pruned_ms),
     }
 
 

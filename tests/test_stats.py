@@ -1,18 +1,35 @@
-"""Intervals hold what they promise: by hand on a few numbers, by simulation on many."""
+"""Intervals hold what they promise: by hand on a few numbers, against plain loops, by simulation.
+
+The full table of coverages is in test_proofs_coverage.py.
+"""
 
 from __future__ import annotations
+
+from math import inf, sqrt
 
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from harness.stats import FEW_CLUSTERS, accuracy_interval, paired_difference, ra_interval
+from harness.stats import (
+    accuracy_interval,
+    chance_corrected_ra,
+    minimum_detectable_effect,
+    paired_difference,
+    ra_interval,
+    ra_macro,
+)
 
 T3 = 3.182446  # Student's t, 3 degrees of freedom, two-sided 95 %
+LABELS = ["a", "b", "c", "d"]
 
 
 def bounds(interval):
     return interval.low, interval.high
+
+
+def width(interval):
+    return interval.high - interval.low
 
 
 def draw(clusters: int, seed: int = 0, per: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,76 +44,105 @@ def draw(clusters: int, seed: int = 0, per: int = 3) -> tuple[np.ndarray, np.nda
     return full.ravel().astype(float), pruned.ravel().astype(float), np.repeat(np.arange(clusters), per)
 
 
+def leave_one_out(top, bottom, clusters) -> float:
+    """The jackknife's variance of sum(top) / sum(bottom), written as its definition reads."""
+    names = sorted(set(clusters))
+    whole = sum(top) / sum(bottom)
+    squares = 0.0
+    for name in names:
+        rest = [i for i, label in enumerate(clusters) if label != name]
+        squares += (sum(top[i] for i in rest) / sum(bottom[i] for i in rest) - whole) ** 2
+    return (len(names) - 1) / len(names) * squares
+
+
 def test_four_samples_by_hand():
-    found = accuracy_interval([1, 0, 1, 1], ["a", "b", "c", "d"])
-    half = T3 * 0.5 / 2  # their standard deviation is 0.5
-    assert (found.value, found.clusters, found.how) == (0.75, 4, "t on clusters")
-    assert bounds(found) == (pytest.approx(max(0, 0.75 - half), abs=1e-6), 1.0)
+    """p = 3/4, variance 1/16 (0.25 x 0.75 / 3), so n = 3 independent samples; then Wilson's formula with t."""
+    found = accuracy_interval([1, 0, 1, 1], LABELS)
+    centre, half = 0.75 + T3**2 / 6, T3 * sqrt(0.75 * 0.25 / 3 + T3**2 / 36)
+    assert (found.value, found.clusters, found.how) == (0.75, 4, "Wilson, clustered")
+    assert bounds(found) == pytest.approx([(centre - half) / (1 + T3**2 / 3), (centre + half) / (1 + T3**2 / 3)])
+
+
+def test_wilson_on_independent_samples_is_the_textbook_one():
+    """400 of 500: Wilson's 95 % interval is [0.7628, 0.8327] (z for t: 500 clusters of one sample)."""
+    found = accuracy_interval([1] * 400 + [0] * 100, np.arange(500))
+    theirs = reference.binomtest(400, 500).proportion_ci(method="wilson")
+    assert bounds(found) == pytest.approx((theirs.low, theirs.high), abs=5e-4)
 
 
 def test_a_difference_by_hand():
-    found = paired_difference([1, 0, 1, 1], [1, 1, 1, 1], ["a", "b", "c", "d"])
-    assert found.value == -0.25
-    assert bounds(found) == pytest.approx((-0.25 - T3 / 4, -0.25 + T3 / 4), abs=1e-6)
+    """Mean -1/4, variance of the mean 1/16, and two samples more that differ: 2/16."""
+    found = paired_difference([1, 0, 1, 1], [1, 1, 1, 1], LABELS, level=0.8)
+    half = 1.637744 * sqrt(3 / 16)
+    assert (found.value, found.how) == (-0.25, "t on clusters")
+    assert bounds(found) == pytest.approx((-0.25 - half, -0.25 + half), abs=1e-6)
 
 
-def test_unequal_clusters_by_hand():
-    """Totals 3 of 3 and 0 of 1: ratio 0.75, residuals (3 - 2.25) / 2 and (0 - 0.75) / 2, standard error 0.375."""
-    found = paired_difference([1, 1, 1, 0], [0, 0, 0, 0], ["a", "a", "a", "b"])
-    assert found.value == 0.75
-    assert bounds(found) == pytest.approx((0.75 - 12.7062 * 0.375, 0.75 + 12.7062 * 0.375), abs=1e-4)
+def test_a_difference_stays_within_one_point_of_score():
+    assert bounds(paired_difference([1, 0, 1, 1], [1, 1, 1, 1], LABELS)) == (-1, 1)
 
 
 def test_ra_by_hand():
-    """Totals 3 and 4: RA 0.75; residuals (p - 0.75 f) of 0.25, -0.75, 0.25, 0.25 have standard deviation 0.5."""
-    found = ra_interval([1, 0, 1, 1], [1, 1, 1, 1], ["a", "b", "c", "d"])
+    """Totals 3 and 4: RA 0.75, the same variance as the difference of which it is a shift."""
+    found = ra_interval([1, 0, 1, 1], [1, 1, 1, 1], LABELS, level=0.8)
+    half = 1.637744 * sqrt(3 / 16)
     assert found.value == 0.75
-    assert bounds(found) == pytest.approx((0.75 - T3 / 4, 0.75 + T3 / 4), abs=1e-6)
+    assert bounds(found) == pytest.approx((max(0.75 - half, 0), 0.75 + half), abs=1e-6)
+    assert ra_interval([1, 0, 1, 1], [1, 1, 1, 1], LABELS).low == 0
 
 
-def test_few_equal_clusters_give_student_t_on_cluster_means():
-    full, _, clusters = draw(20)
-    found = accuracy_interval(full, clusters)
-    expected = reference.ttest_1samp(full.reshape(20, 3).mean(axis=1), 0).confidence_interval()
-    assert bounds(found) == pytest.approx((expected.low, expected.high))
+def test_unequal_clusters_by_hand():
+    """Sizes 3 and 1, effective number (4 x 4) / (9 + 1) = 1.6, so one degree of freedom: t at 60 % is 1.3764.
+
+    Without the one cluster the mean is 0, without the other 1: variance (0.75^2 + 0.25^2) / 2, plus 2/16.
+    """
+    found = paired_difference([1, 1, 1, 0], [0, 0, 0, 0], ["a", "a", "a", "b"], level=0.6)
+    half = 1.376382 * sqrt(0.3125 + 0.125)
+    assert found.value == 0.75
+    assert found.low == pytest.approx(0.75 - half, abs=1e-6) and found.high == 1
+
+
+def test_the_variance_is_that_of_leaving_clusters_out():
+    random = np.random.default_rng(3)
+    labels = random.integers(12, size=60)
+    full, pruned = random.random(60), random.random(60)
+    for found, top, bottom in (
+        (paired_difference(pruned, full, labels), pruned - full, np.ones(60)),
+        (ra_interval(pruned, full, labels), pruned, full),
+    ):
+        sizes = np.bincount(labels)
+        t = reference.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1)
+        half = t * sqrt(leave_one_out(top, bottom, list(labels)) + 2 / sum(bottom) ** 2)
+        assert bounds(found) == pytest.approx((found.value - half, found.value + half))
 
 
 def test_unequal_clusters_keep_the_accuracy_of_samples():
     assert accuracy_interval([1, 1, 1, 0], ["a", "a", "a", "b"]).value == 0.75
 
 
-@pytest.mark.parametrize("clusters", [FEW_CLUSTERS - 1, FEW_CLUSTERS, 500])
-def test_bounds_agree_with_the_standard_error(clusters):
-    full, pruned, labels = draw(clusters, seed=2)
-    found = paired_difference(pruned, full, labels)
-    error = (pruned - full).reshape(clusters, 3).mean(axis=1).std(ddof=1) / np.sqrt(clusters)
-    width = 2 * reference.t.ppf(0.975, clusters - 1) * error
-    assert found.high - found.low == pytest.approx(width, rel=0.1)
-    assert found.how == ("t on clusters" if clusters < FEW_CLUSTERS else "cluster bootstrap")
-
-
 @pytest.mark.parametrize("clusters", [10, 50])
 def test_asking_each_question_four_times_adds_no_certainty(clusters):
     full, _, _ = draw(clusters, per=1)
     once = accuracy_interval(full, np.arange(clusters))
-    assert accuracy_interval(np.repeat(full, 4), np.repeat(np.arange(clusters), 4)) == once
-    naive = accuracy_interval(np.repeat(full, 4), np.arange(4 * clusters))
-    assert naive.high - naive.low < 0.7 * (once.high - once.low)
+    again = accuracy_interval(np.repeat(full, 4), np.repeat(np.arange(clusters), 4))
+    assert width(again) == pytest.approx(width(once), rel=0.06)  # n is capped at the samples in the first
+    assert width(accuracy_interval(np.repeat(full, 4), np.arange(4 * clusters))) < 0.7 * width(once)
 
 
-@pytest.mark.parametrize("clusters", [10, 50])
+@pytest.mark.parametrize("clusters", [20, 50])
 def test_pairing_is_used(clusters):
     full, pruned, labels = draw(clusters)
-    paired = paired_difference(pruned, full, labels)
-    alone = accuracy_interval(pruned, labels)
-    assert paired.high - paired.low < alone.high - alone.low
+    assert width(paired_difference(pruned, full, labels)) < width(accuracy_interval(pruned, labels))
 
 
 @pytest.mark.parametrize("clusters", [10, 50])
-def test_two_equal_arms_differ_by_nothing(clusters):
+def test_two_equal_arms_differ_by_nothing_within_what_so_few_samples_can_tell(clusters):
     full, _, labels = draw(clusters)
-    assert (paired_difference(full, full, labels).value, *bounds(paired_difference(full, full, labels))) == (0, 0, 0)
-    assert (ra_interval(full, full, labels).value, *bounds(ra_interval(full, full, labels))) == (1, 1, 1)
+    difference, ra = paired_difference(full, full, labels), ra_interval(full, full, labels)
+    t = reference.t.ppf(0.975, clusters - 1)
+    assert difference.value == 0 and ra.value == 1
+    assert difference.high == pytest.approx(t * sqrt(2) / (3 * clusters)) == -difference.low
+    assert ra.high - 1 == pytest.approx(t * sqrt(2) / full.sum()) == pytest.approx(1 - ra.low)
 
 
 def test_ra_above_one_is_not_clipped():
@@ -127,8 +173,8 @@ def test_all_right_and_all_wrong_are_not_certain():
 
 
 def test_one_cluster_gives_a_value_without_bounds():
-    found = paired_difference([1, 0], [0, 0], ["a", "a"])
-    assert found.value == 0.5 and np.isnan(bounds(found)).all() and "one cluster" in found.how
+    for found in (paired_difference([1, 0], [0, 0], ["a", "a"]), accuracy_interval([1, 0], ["a", "a"])):
+        assert found.value == 0.5 and np.isnan(bounds(found)).all() and "one cluster" in found.how
 
 
 def test_ra_of_a_model_that_gets_nothing_right_is_undefined():
@@ -137,9 +183,61 @@ def test_ra_of_a_model_that_gets_nothing_right_is_undefined():
 
 
 def test_ra_with_a_nearly_hopeless_full_model_has_no_upper_bound():
-    """One image right in 40: more than a third of the draws miss it."""
-    full = np.eye(40)[0]
-    assert ra_interval(np.ones(40), full, np.arange(40)).high == np.inf
+    """One image right in 40: without it there is no RA."""
+    found = ra_interval(np.ones(40), np.eye(40)[0], np.arange(40))
+    assert bounds(found) == (0, inf)
+
+
+def test_chance_corrected_ra_by_hand():
+    """Four yes/no questions, chance 1/2: (3/4 - 1/2) / (4/4 - 1/2) = 1/2, and below chance it is negative."""
+    assert chance_corrected_ra([1, 0, 1, 1], [1] * 4, LABELS, 0.5).value == 0.5
+    assert chance_corrected_ra([1, 0, 0, 0], [1] * 4, LABELS, 0.5).value == -0.5
+    assert chance_corrected_ra([1, 0, 0, 0], [1] * 4, LABELS, 0.5).low < -0.5
+
+
+def test_chance_may_differ_by_sample():
+    """Two yes/no questions (1/2) and two of four choices (1/4): (3 - 1.5) / (4 - 1.5) = 0.6."""
+    assert chance_corrected_ra([1, 0, 1, 1], [1] * 4, LABELS, [0.5, 0.5, 0.25, 0.25]).value == pytest.approx(0.6)
+
+
+def test_chance_corrected_ra_of_a_guessing_model_is_undefined():
+    found = chance_corrected_ra([1, 0], [1, 0], ["a", "b"], 0.5)
+    assert np.isnan(found.value) and "no better than chance" in found.how
+
+
+def test_ra_macro_by_hand():
+    """RA 0.75 and 1 on two benchmarks of four samples: mean 0.875; variances 3/16 and 2/16, a quarter of their sum;
+    degrees of freedom (3 + 2)^2 / (9/3 + 4/3) = 75/13."""
+    full = [1, 1, 1, 1]
+    found = ra_macro([([1, 0, 1, 1], full, LABELS), (full, full, LABELS)], level=0.8)
+    half = reference.t.ppf(0.9, 75 / 13) * sqrt(5 / 16) / 2
+    assert found.value == 0.875 and found.clusters == 8
+    assert bounds(found) == pytest.approx((0.875 - half, 0.875 + half))
+
+
+def test_ra_macro_weighs_benchmarks_not_samples():
+    many, few = ([1] * 100, [1] * 100, range(100)), ([0, 1], [1, 1], range(2))
+    assert ra_macro([many, few]).value == 0.75
+    assert np.isnan(ra_macro([many, ([0, 1], [0, 0], range(2))]).value)
+    with pytest.raises(ValueError, match="one benchmark"):
+        ra_macro([])
+
+
+def test_the_minimum_detectable_effect_by_hand():
+    """Standard error sqrt(3/16); t of 3 degrees of freedom at 97.5 % and at 80 %: 3.1824 + 0.9785."""
+    found = minimum_detectable_effect([1, 0, 1, 1], [1, 1, 1, 1], LABELS)
+    assert found == pytest.approx((T3 + 0.978472) * sqrt(3 / 16), abs=1e-5)
+
+
+def test_an_effect_of_the_detectable_size_is_found_four_times_in_five():
+    """1,000 questions, 100 lost and 100 gained; then as many flips, but lost more often than gained by the effect."""
+    clusters = np.arange(1000)
+    effect = minimum_detectable_effect(clusters < 100, (clusters >= 100) & (clusters < 200), clusters)
+    assert effect == pytest.approx(0.040, abs=0.001)
+    drawn = np.random.default_rng(0).random((300, 1000))
+    lost, gained = drawn < 0.1 + effect / 2, drawn > 0.9 + effect / 2
+    found = np.mean([paired_difference(up, down, clusters).high < 0 for up, down in zip(gained, lost, strict=True)])
+    assert found == pytest.approx(0.8, abs=0.06)
 
 
 @pytest.mark.parametrize("scores, clusters", [([], []), ([1, 0], ["a"]), ([[1, 0]], ["a", "b"])])
@@ -149,9 +247,8 @@ def test_arrays_that_do_not_match_are_refused(scores, clusters):
 
 
 @pytest.mark.parametrize("clusters", [15, 60])
-def test_coverage_of_clustered_questions(clusters, monkeypatch):
+def test_coverage_of_clustered_questions(clusters):
     """200 experiments with a known truth; 95 % of 200 is 190, less than 179 has a chance below 0.1 %."""
-    monkeypatch.setattr("harness.stats.RESAMPLES", 1000)
     covered = naive = 0
     for seed in range(200):
         full, _, labels = draw(clusters, seed, per=6)

@@ -1,0 +1,40 @@
+"""Statistics of scores: intervals, tests, agreement, draws, fronts. Pure functions of arrays.
+
+Scores lie in [0, 1], one entry per sample, in the same order in every argument; clusters are labels, one per sample
+(the image: questions about one image are not independent). Arrays of unlike length raise ValueError, and so do no
+samples at all. Intervals are 95 % unless said otherwise.
+"""
+
+from harness.stats.agreement import Flips, flips, loyalty
+from harness.stats.draws import drawn_means, rank_intervals
+from harness.stats.front import front_probabilities, hypervolume, on_front
+from harness.stats.intervals import (
+    Interval,
+    accuracy_interval,
+    chance_corrected_ra,
+    minimum_detectable_effect,
+    paired_difference,
+    ra_interval,
+    ra_macro,
+)
+from harness.stats.significance import holm, mcnemar
+
+__all__ = [
+    "Flips",
+    "Interval",
+    "accuracy_interval",
+    "chance_corrected_ra",
+    "drawn_means",
+    "flips",
+    "front_probabilities",
+    "holm",
+    "hypervolume",
+    "loyalty",
+    "mcnemar",
+    "minimum_detectable_effect",
+    "on_front",
+    "paired_difference",
+    "ra_interval",
+    "ra_macro",
+    "rank_intervals",
+]

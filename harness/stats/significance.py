@@ -1,0 +1,67 @@
+"""Tests: whether two arms differ, and what many tests at once may claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats.clusters import Floats, Labels, totals_of
+
+FLIPS = 20_000  # random sign flips, where the exact count is out of reach
+SEED = 20_250_101  # any fixed number: the same scores must give the same p
+_EXACT_STEPS = 50_000_000  # clusters x reachable sums that are counted one by one
+
+
+def mcnemar(scores: ArrayLike, other: ArrayLike, clusters: Labels) -> float:
+    """Two-sided p that the arms are alike: the chance that clusters with their arms swapped at random differ as much.
+
+    p = P(|sum of +-d_g| >= |sum of d_g|), d_g the difference of a cluster's totals. Exact for whole totals; else
+    from 20,000 random swaps, (hits + 1) / (swaps + 1). With one question a cluster and scores of 0 and 1 this is
+    McNemar's exact test, binomial(b + c, 1/2). 1.0 when nothing differs.
+    Source: McNemar 1947; Fisher's randomisation of pairs, by cluster.
+    """
+    (score, base) = totals_of(clusters, scores, other).columns
+    difference = score - base
+    difference = difference[difference != 0]
+    whole = np.rint(difference)
+    if np.allclose(difference, whole, atol=1e-9):
+        sizes = np.abs(whole).astype(np.int64)
+        if len(sizes) * sizes.sum() <= _EXACT_STEPS:
+            return _exact(sizes, int(abs(whole.sum())))
+    return _drawn(difference)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values adjusted so that the chance of any wrong claim "adjusted p < level" is below that level.
+
+    Sorted ascending, p_i x (m - i), i from 0, never falling, at most 1. Source: Holm 1979.
+    """
+    adjusted, highest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = min(max(highest, p_values[name] * (len(p_values) - rank)), 1.0)
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def _exact(sizes: np.ndarray, observed: int) -> float:
+    """P(|S| >= observed), S the sum of the sizes with random signs. S = 2 x (sum of a random subset) - total."""
+    total = int(sizes.sum())
+    chance = np.zeros(total + 1)  # of each sum of a subset
+    chance[0] = 1.0
+    for size in sizes:
+        chance *= 0.5
+        chance[size:] += chance[:-size].copy()
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return float(min(chance[sums >= observed].sum(), 1.0))
+
+
+def _drawn(difference: Floats) -> float:
+    random = np.random.default_rng(SEED)
+    observed = abs(difference.sum()) - 1e-9
+    hits = 0
+    for start in range(0, FLIPS, 1000):
+        signs = random.integers(0, 2, size=(min(1000, FLIPS - start), len(difference))) * 2 - 1
+        hits += int((np.abs(signs @ difference) >= observed).sum())
+    return (hits + 1) / (FLIPS + 1)
