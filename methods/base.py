@@ -146,7 +146,8 @@ class Signal:
 class Shape:
     """What planning knows of one sample on one model. grids: (rows, columns) of units of each image.
 
-    vit_cls: the ViT has a CLS token, so that it can give rows of "cls" queries.
+    vit_cls: the ViT has a CLS token, so that it can give rows of "cls" queries. vit_head_width, llm_head_width: of one
+    head's keys, for the FLOPs of methods that compare them (0: told without them).
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -154,6 +155,8 @@ class Shape:
     llm_layers: int
     unit_patches: int = 4
     vit_cls: bool = False
+    vit_head_width: int = 0
+    llm_head_width: int = 0
 
     @property
     def images(self) -> tuple[int, ...]:

@@ -95,7 +95,18 @@ class Qwen3VL(Family):
             pixels=processed["pixel_values"].to(device),
             geometry={name: tensor.to(device) for name, tensor in geometry.items()},
             question_ids=self._question(host_ids[0], spans[-1][1]).to(device),
-            shape=Shape(grids, self.vit_layers, len(self.text.layers), self.patches),
+            shape=self._shape(grids),
+        )
+
+    def _shape(self, grids: tuple[tuple[int, int], ...]) -> Shape:
+        vision, text = self.model.config.vision_config, self.model.config.text_config
+        return Shape(
+            grids,
+            self.vit_layers,
+            len(self.text.layers),
+            self.patches,
+            vit_head_width=vision.hidden_size // vision.num_heads,
+            llm_head_width=text.head_dim,
         )
 
     def _question(self, ids: Tensor, after: int) -> Tensor:
