@@ -110,7 +110,8 @@ class SparseVLM(Pruner):
         if budget.kind == "native":
             counts = self._native_counts(n)
         else:
-            one_site_plan(self.name, sites[0], budget, shape)  # refuses what no schedule can reach
+            if budget.kind == "interface_kept" or self.version == "2.0":  # v1.5 has a floor of its own
+                one_site_plan(self.name, sites[0], budget, shape)  # refuses what no schedule can reach
             counts = self._exact_counts(n, layers * budget.tokens - starts[0] * n, run, layers)
         keeps = {site: k for site, k, alive in zip(sites, counts, (n, *counts), strict=False) if k < alive}
         entering = (n,) * starts[0] + tuple(k for k, length in zip(counts, run, strict=True) for _ in range(length))

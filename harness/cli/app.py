@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from harness.cli import database, doctor, listing, run, show, train_adapter
+from harness.cli import database, doctor, listing, run, show, sweep, train_adapter, validate
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -17,9 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
+app.command("validate")(validate.validate)
 app.command("train-adapter")(train_adapter.train_adapter)
 app.add_typer(database.app, name="db")
 

@@ -1,0 +1,119 @@
+"""The model under a method: any precision, FLOPs as planned, one prompt at a time, and no trace left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.measure.flops import dims_of, planned_realised, prefill_flops
+from harness.validate.contract.subject import Broken, Subject
+from methods.base import Budget
+
+GLOBAL_HOOKS = tuple(sorted(name for name in vars(torch_module) if name.startswith("_global_") and "hooks" in name))
+
+
+def precisions(subject: Subject) -> str:
+    """float32 and bfloat16 both run, keep the same number of tokens, and give finite logits."""
+    grids = subject.tiny.one_image[0]
+    tokens = subject.middle(grids) if subject.prunes else subject.shape(grids).n
+    entering = set()
+    for dtype in (torch.float32, torch.bfloat16):
+        run = subject.run(grids, Budget("layer_average", tokens), dtype=dtype)
+        entering.add(run.prefill.realised.entering)
+        if not bool(run.prefill.logits.isfinite().all()):
+            raise Broken(f"logits are not finite in {dtype}")
+    if len(entering) > 1:
+        raise Broken(f"float32 and bfloat16 keep different numbers of tokens: {sorted(entering)}")
+    return f"{tokens} tokens in float32 and bfloat16"
+
+
+def no_trace(subject: Subject) -> str:
+    """After a run the model, the attention registry and torch's global state are what they were before."""
+    grids = subject.tiny.one_image[0]
+    budget = Budget("layer_average", subject.middle(grids) if subject.prunes else subject.shape(grids).n)
+    model = subject.engine(torch.float32).family.model
+    before, weights = _state(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    subject.fresh(grids, budget)
+    after = _state(model)
+    left = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if left:
+        raise Broken(f"a run leaves its trace on {left[0]}")
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, weights[name])]
+    if changed:
+        raise Broken(f"a run changes the weights {changed[0]}")
+    return f"{len(before)} places and {len(weights)} weights are as before"
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """Everything that a run could leave behind, by a name for people."""
+    state: dict[str, Any] = {
+        "the attention registry": dict(ALL_ATTENTION_FUNCTIONS._local_mapping),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "torch's thread count": torch.get_num_threads(),
+    }
+    for name in GLOBAL_HOOKS:
+        state[f"torch's hooks on all modules ({name})"] = list(getattr(torch_module, name) or ())
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            place = f"{name or 'the model'}.{key}"
+            if "hooks" in key and isinstance(value, Mapping):
+                state[place] = list(value)
+            elif key not in ("_parameters", "_buffers", "_modules") and not isinstance(value, Tensor):
+                state[place] = id(value)
+    return state
+
+
+def flops(subject: Subject) -> str:
+    """FLOPs told from the plan equal those of what ran, stage by stage."""
+    if not subject.prunes:
+        return "prunes nothing, so nothing is to be planned"
+    engine = subject.engine(torch.float32)
+    dims, info = dims_of(engine.family.model.config), engine.family.info
+    compared = 0
+    for grids in subject.tiny.one_image[:2]:
+        for tokens in (min(subject.feasible(grids), default=0), subject.middle(grids)):
+            run = subject.run(grids, Budget("layer_average", tokens))
+            extra = subject.pruner.extra_vit_token_count() if run.plan.layers_of("in-vit") else 0
+            planned = planned_realised(dims, run.inputs.shape, run.plan, run.inputs.text, subject.pruner, info)
+            told = prefill_flops(dims, planned, extra)
+            ran = prefill_flops(dims, run.prefill.realised, extra)
+            if told != ran:
+                raise Broken(f"{tokens} of {run.inputs.shape.n} tokens: planned {told}, ran {ran}")
+            compared += 1
+    return f"equal in {compared} runs"
+
+
+def batches(subject: Subject) -> str:
+    """Prompts of different lengths in one batch give what they give alone, or are refused with words."""
+    engine, both = subject.engine(torch.float32), subject.tiny.one_image[:2]
+    try:
+        together = engine.family.inputs(padded([subject.tiny.processed(grids) for grids in both]))
+    except ValueError as error:
+        if "batch" not in str(error):
+            raise Broken(f"a batch is refused without saying so: {error}") from error
+        return f"refused: {error}"
+    budget = Budget("layer_average", subject.middle(both[1]) if subject.prunes else subject.shape(both[1]).n)
+    logits = engine.prefill(together, engine.plan(budget, together.shape)).logits
+    for number, grids in enumerate(both):
+        if not torch.allclose(logits[number, -1], subject.run(grids, budget).prefill.logits[0, -1], atol=1e-4):
+            raise Broken(f"prompt {number} gives other logits in a batch than alone")
+    return "equal to single prompts"
+
+
+def padded(prompts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Prompts of one batch, shorter ones padded on the left, pixels one after another."""
+    length = max(prompt["input_ids"].shape[1] for prompt in prompts)
+    batch: dict[str, Tensor] = {}
+    for name in prompts[0]:
+        rows = [prompt[name] for prompt in prompts]
+        if rows[0].ndim == 2 and name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            rows = [nn.functional.pad(row, (length - row.shape[1], 0)) for row in rows]
+        batch[name] = torch.cat(rows)
+    return batch

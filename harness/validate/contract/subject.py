@@ -1,0 +1,172 @@
+"""A method on a tiny model, with everything that its hook methods were shown and decided written down."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.engine import Engine, Prefill
+from harness.models.family import Family, Inputs
+from harness.models.loading import FAMILIES
+from harness.validate.tiny import TINY, Grids, TinyFamily
+from methods.base import Budget, BudgetInfeasible, Plan, Pruner, Selection, Shape, View
+
+HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
+LLM_LAYERS, VIT_LAYERS = 16, 8
+
+
+class Broken(Exception):
+    """A promise that the method does not keep, in words."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a hook method. changed: the tensors of the view that are no longer what they were."""
+
+    hook: str
+    view: View
+    selection: Selection | None
+    changed: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return self.view.site.label
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prompt through the model."""
+
+    inputs: Inputs
+    plan: Plan
+    prefill: Prefill
+    calls: tuple[Call, ...]
+
+
+@dataclass(eq=False)
+class Subject:
+    """A method on a tiny model of one family. Runs are kept, so that several checks may look at one."""
+
+    pruner: Pruner
+    family_name: str
+    device: str = "cpu"
+    _calls: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = cache(self._engine)
+        self.run = cache(self._run)
+        self.inputs = cache(self._inputs)
+
+    @property
+    def tiny(self) -> TinyFamily:
+        return TINY[self.family_name]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the method acts anywhere at all (`full` does not)."""
+        return bool(self.pruner.hooks)
+
+    def shape(self, grids: Grids) -> Shape:
+        return self.inputs(grids).shape
+
+    def feasible(self, grids: Grids) -> dict[int, Plan]:
+        """Plans of this sample by layer average, all that the method does not refuse, all tokens left out."""
+        plans = {}
+        for tokens in range(1, self.shape(grids).n):
+            try:
+                plans[tokens] = self.pruner.plan(Budget("layer_average", tokens), self.shape(grids))
+            except BudgetInfeasible:
+                continue
+        return plans
+
+    def middle(self, grids: Grids) -> int:
+        """About half of a sample's tokens, or the least that is feasible. Raises Broken where nothing is."""
+        n, plans = self.shape(grids).n, self.feasible(grids)
+        if not plans:
+            raise Broken(f"no budget of 1..{n - 1} tokens is feasible on {grids}")
+        return min(plans, key=lambda tokens: abs(tokens - n / 2))
+
+    def fresh(self, grids: Grids, budget: Budget, seed: int = 0, dtype: torch.dtype = torch.float32) -> Run:
+        """A run that is made anew."""
+        engine, inputs = self.engine(dtype), self.inputs(grids, dtype)
+        plan = engine.plan(budget, inputs.shape)
+        self._calls.clear()
+        prefill = engine.prefill(inputs, plan, seed)
+        return Run(inputs, plan, prefill, tuple(self._calls))
+
+    def _run(self, grids: Grids, budget: Budget, seed: int = 0, dtype: torch.dtype = torch.float32) -> Run:
+        return self.fresh(grids, budget, seed, dtype)
+
+    def _engine(self, dtype: torch.dtype = torch.float32) -> Engine:
+        model = self.tiny.build(dtype, vit_layers=VIT_LAYERS, llm_layers=LLM_LAYERS).to(self.device)
+        family = FAMILIES[self.family_name](model)
+        return Engine(family, noting(self.pruner, self._calls), adapter_of(self.pruner, family))
+
+    def _inputs(self, grids: Grids, dtype: torch.dtype = torch.float32) -> Inputs:
+        return self.engine(dtype).family.inputs(self.tiny.processed(grids))
+
+    def views(self) -> Iterator[Call]:
+        """Calls to look at: of a run of one image, of one with several, and of the method's own rule if it has one."""
+        if not self.prunes:
+            return
+        for grids in (self.tiny.one_image[0], self.tiny.several_images):
+            yield from self.run(grids, Budget("layer_average", self.middle(grids))).calls
+        try:
+            yield from self.run(self.tiny.one_image[0], Budget("native", 0)).calls
+        except BudgetInfeasible:
+            return
+
+
+def noting(pruner: Pruner, calls: list[Call]) -> Pruner:
+    """The same pruner, whose hook methods write down what they were shown and what they answered."""
+
+    def method_for(hook: str) -> Callable[[Pruner, View], Selection | None]:
+        def method(self: Pruner, view: View) -> Selection | None:
+            before = {name: tensor.clone() for name, tensor in tensors_of(view).items()}
+            selection = getattr(super(watched, self), hook)(view)
+            after = tensors_of(view)
+            changed = tuple(name for name in before if not equal(before[name], after[name]))
+            shown = replace(view, signals=dict(view.signals))  # the harness clears its own
+            calls.append(Call(hook, shown, selection, changed))
+            return selection
+
+        return method
+
+    kind = type(pruner)
+    watched = type(kind.__name__, (kind,), {hook: method_for(hook) for hook in HOOK_METHODS})
+    same = copy.copy(pruner)
+    object.__setattr__(same, "__class__", watched)
+    return same
+
+
+def tensors_of(view: View) -> dict[str, Tensor]:
+    """The tensors of a view by name, its signals among them."""
+    own = {f.name: getattr(view, f.name) for f in fields(view)}
+    signals = {f"signal {signal.kind} {signal.queries}": tensor for signal, tensor in view.signals.items()}
+    return {name: value for name, value in {**own, **signals}.items() if isinstance(value, Tensor)}
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Bit-equal, not-a-number included."""
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def parts_of(selection: Selection | None) -> dict[str, Tensor]:
+    """The tensors of a decision by name."""
+    if selection is None:
+        return {}
+    named = {name: getattr(selection, name) for name in ("keep", "assign", "weight", "aggregate", "positions")}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def adapter_of(pruner: Pruner, family: Family) -> Mapping[str, Tensor] | None:
+    """For a method that wants a trained adapter, the one that training would start from: tiny models have no other."""
+    if not pruner.wants_adapter:
+        return None
+    start = replace(pruner, adapter="untrained").prepare(family.info)
+    return start.state_dict() if isinstance(start, nn.Module) else None

@@ -1,0 +1,80 @@
+"""Tiny random models of every family, with weights that leave nothing at zero, and prompts for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+Grids = tuple[tuple[int, int], ...]  # rows and columns of units of each image of one prompt
+IMAGE, START, END, EOS, TEXT = 60, 61, 62, 63, 40  # token ids; text ids are 0..39
+
+
+@dataclass(frozen=True)
+class TinyFamily:
+    """How to make a tiny model of a family and prompts for it.
+
+    build(dtype, attention, vit_layers, llm_layers); processed(grids, seed): what a processor would give; grids: those
+    of one-image prompts, the largest first, and behind them one prompt of several images of different sizes.
+    """
+
+    build: Callable[..., nn.Module]
+    processed: Callable[..., dict[str, Tensor]]
+    one_image: tuple[Grids, ...]
+    several_images: Grids
+
+
+def qwen3_vl(
+    dtype: torch.dtype = torch.float32, attention: str = "sdpa", vit_layers: int = 8, llm_layers: int = 6
+) -> Qwen3VLForConditionalGeneration:
+    """A Qwen3-VL of 16-wide heads: 8 ViT blocks with DeepStack taps at 1, 3, 5, GQA 4/2, M-RoPE."""
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": llm_layers,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]},
+        },
+        vision_config={
+            "depth": vit_layers, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [1, 3, 5],
+        },
+        image_token_id=IMAGE, vision_start_token_id=START, vision_end_token_id=END, video_token_id=59,
+    )  # fmt: skip
+    config._attn_implementation = attention
+    torch.manual_seed(0)
+    model = Qwen3VLForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name) + parameter.numel()))
+        scale = 0.3 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
+        offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        parameter.data = noise * scale + offset
+    model.generation_config.eos_token_id = EOS
+    model.generation_config.pad_token_id = 0
+    model.set_attn_implementation(attention)
+    return model.to(dtype).eval()
+
+
+def processed(grids: tuple[tuple[int, int], ...] = ((4, 6),), seed: int = 1, text: int = 5) -> dict[str, Tensor]:
+    """What a processor would give for images of `grids` (rows, columns) units with text around each."""
+    generator = torch.Generator().manual_seed(seed)
+    ids: list[int] = [3, 7]
+    for rows, columns in grids:
+        ids += [START, *[IMAGE] * (rows * columns), END, 11]
+    ids += [*torch.randint(0, TEXT, (text,), generator=generator).tolist(), EOS, 9, 12]
+    patches = sum(rows * columns for rows, columns in grids) * 4
+    return {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        "pixel_values": torch.randn(patches, 3 * 2 * 4 * 4, generator=generator),
+        "image_grid_thw": torch.tensor([[1, rows * 2, columns * 2] for rows, columns in grids]),
+        "mm_token_type_ids": torch.tensor([[int(token == IMAGE) for token in ids]]),
+    }
+
+
+TINY: dict[str, TinyFamily] = {
+    "qwen3_vl": TinyFamily(qwen3_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
+}
