@@ -30,9 +30,15 @@ class Figures:
     flops_ratio: pruned / unpruned FLOPs of ViT + projector + selection + LLM prefill; *_flops: mean per sample, the
     exact formula; *_2ndm_flops: the papers' formula.
     lr: latency reduction, (t_full - t_pruned) / t_full, negative = slower than no pruning. base_ms, pruned_ms: stage
-    -> median ms. aa_ratio_*: interval of the A/A control pairs, which should hold 1. indicative: not publishable
-    (no accelerator, or fewer pairs or sessions than the protocol asks). inference_time_s: wall time of the accuracy
-    pass. recall_of_target: mean share of the target's units that survived.
+    -> median ms; *_p90_ms: of the total; *_ttft_ms: preprocessing and the host's wall time to the first token.
+    *_residual_ratio: residual / total, above 5 % the stages do not tell the whole. indicative: not publishable, and
+    indicative_because says why. host_bound: the host, not the device, set the pace; throttled: the device held itself
+    back. aa_ratio: second / first of the A/A control pairs, its interval should hold 1. latency_interval: "sessions",
+    or "within-session", which is never ranked. *_attention: stage -> kernels that ran, with their calls.
+    roofline_*, lr_efficiency, select_tax, late_ceiling_lr: harness/measure/roofline.py defines them.
+    *_peak_bytes: allocated on the accelerator; *_kv_cache_bytes: left by the prefill; *_prefills_per_s: batch size ->
+    rate, None where throughput_note says why not; *_joules: the device's energy for a prefill.
+    inference_time_s: wall time of the accuracy pass. recall_of_target: mean share of the target's units that survived.
     """
 
     status: str
@@ -63,10 +69,39 @@ class Figures:
     lr_low: float | None = None
     lr_high: float | None = None
     indicative: bool | None = None
+    indicative_because: str | None = None
+    latency_interval: str | None = None
+    latency_sessions: int | None = None
+    latency_pairs: int | None = None
+    host_bound: bool | None = None
+    throttled: bool | None = None
+    aa_ratio: float | None = None
     aa_ratio_low: float | None = None
     aa_ratio_high: float | None = None
     base_ms: Mapping[str, float] = field(default_factory=dict)
     pruned_ms: Mapping[str, float] = field(default_factory=dict)
+    base_p90_ms: float | None = None
+    pruned_p90_ms: float | None = None
+    base_ttft_ms: float | None = None
+    pruned_ttft_ms: float | None = None
+    base_residual_ratio: float | None = None
+    pruned_residual_ratio: float | None = None
+    base_attention: Mapping[str, str] = field(default_factory=dict)
+    pruned_attention: Mapping[str, str] = field(default_factory=dict)
+    roofline_peaks: str | None = None
+    roofline_lr: float | None = None
+    lr_efficiency: float | None = None
+    select_tax: float | None = None
+    late_ceiling_lr: float | None = None
+    base_peak_bytes: float | None = None
+    pruned_peak_bytes: float | None = None
+    base_kv_cache_bytes: float | None = None
+    pruned_kv_cache_bytes: float | None = None
+    base_prefills_per_s: Mapping[str, float | None] = field(default_factory=dict)
+    pruned_prefills_per_s: Mapping[str, float | None] = field(default_factory=dict)
+    throughput_note: str | None = None
+    base_joules: float | None = None
+    pruned_joules: float | None = None
     inference_time_s: float | None = None
     recall_of_target: float | None = None
 

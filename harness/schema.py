@@ -64,7 +64,23 @@ CREATE TABLE environments (
 
 _VERSION_2 = "ALTER TABLE runs ADD COLUMN floor_tokens DOUBLE"
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = "".join(
+    f"ALTER TABLE runs ADD COLUMN {column};"
+    for column in (
+        *("indicative_because VARCHAR", "latency_interval VARCHAR", "latency_sessions BIGINT", "latency_pairs BIGINT"),
+        *("host_bound BOOLEAN", "throttled BOOLEAN", "aa_ratio DOUBLE"),
+        *("base_p90_ms DOUBLE", "pruned_p90_ms DOUBLE", "base_ttft_ms DOUBLE", "pruned_ttft_ms DOUBLE"),
+        *("base_residual_ratio DOUBLE", "pruned_residual_ratio DOUBLE"),
+        *("base_attention MAP(VARCHAR, VARCHAR)", "pruned_attention MAP(VARCHAR, VARCHAR)"),
+        *("roofline_peaks VARCHAR", "roofline_lr DOUBLE", "lr_efficiency DOUBLE", "select_tax DOUBLE"),
+        *("late_ceiling_lr DOUBLE", "base_peak_bytes DOUBLE", "pruned_peak_bytes DOUBLE"),
+        *("base_kv_cache_bytes DOUBLE", "pruned_kv_cache_bytes DOUBLE"),
+        *("base_prefills_per_s MAP(VARCHAR, DOUBLE)", "pruned_prefills_per_s MAP(VARCHAR, DOUBLE)"),
+        *("throughput_note VARCHAR", "base_joules DOUBLE", "pruned_joules DOUBLE"),
+    )
+)
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 
 def is_current(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -20,19 +20,18 @@ from harness.figures import ResourceRow
 from harness.measure.clock import StageClock, default_backend
 from harness.measure.flops import ModelDims
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
-from harness.measure.memory import kv_cache_bytes, peak_memory
-from harness.models.clock import Clock, Untimed
-from harness.models.engine import Engine
+from harness.models.clock import Clock
+from harness.models.engine import Engine, Prefill
 from harness.models.family import Inputs
 from harness.records import LatencyRow, Sample
+from harness.resources import resource_rows
 from methods.base import Plan
 
 SAMPLES = 16  # timed
 QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whichever bound is met first
 
-BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
-
 Row = LatencyRow | ResourceRow
+Arm = Callable[[Clock], Prefill]
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,22 @@ def time_session(subject: Subject, protocol: Protocol, stop: Stop) -> list[Row]:
     def observe(row: WarmUp | DeviceRow) -> None:
         resources.extend(row.resources())
 
-    arms = {
+    arms = arms_of(subject, cases, stop)
+    clock = StageClock(default_backend(subject.answering.model.device))
+    rows: list[Row] = [*measure_pairs(arms, protocol, clock, session, observe)]
+    rows += preprocess_rows({key: _preparing(subject, case) for key, case in cases.items()}, session)
+    return rows + resources + resource_rows(subject, cases, arms, session)
+
+
+def arms_of(subject: Subject, cases: Mapping[str, Case], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:
+    """Shape key -> (base, pruned): each takes a clock and runs the span that is timed. They raise Interrupted."""
+    return {
         key: (
             partial(_prefill, subject.base, case, case.full, 0, stop),
             partial(_prefill, subject.answering.engine, case, case.plan, _seed(subject, case), stop),
         )
         for key, case in cases.items()
     }
-    clock = StageClock(default_backend(subject.answering.model.device))
-    rows: list[Row] = [*measure_pairs(arms, protocol, clock, session, observe)]
-    rows += preprocess_rows({key: _preparing(subject, case) for key, case in cases.items()}, session)
-    return rows + resources + _memory_rows(subject, cases, session)
 
 
 def cases_of(subject: Subject) -> Mapping[str, Case]:
@@ -115,7 +119,7 @@ def spread(samples: Sequence[Sample], count: int, measure: Callable[[Sample], An
     return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
 
 
-def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: Clock) -> Any:
+def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: Clock) -> Prefill:
     if stop():
         raise Interrupted("stopped while timing; every answer is kept")
     return engine.prefill(case.inputs, plan, seed, clock)
@@ -128,21 +132,3 @@ def _seed(subject: Subject, case: Case) -> int:
 def _preparing(subject: Subject, case: Case) -> Callable[[], Any]:
     benchmark, model = subject.answering.benchmark, subject.answering.model
     return lambda: model.prepare(benchmark.load_images(case.sample), benchmark.prompt(case.sample))
-
-
-def _memory_rows(subject: Subject, cases: Mapping[str, Case], session: str) -> list[ResourceRow]:
-    """Peaks of one untimed repetition of each arm, on the case with the most tokens."""
-    case = max(cases.values(), key=lambda one: one.inputs.shape.n + one.inputs.text_tokens)
-    rows = []
-    for arm, engine, plan in (("base", subject.base, case.full), ("pruned", subject.answering.engine, case.plan)):
-        run = partial(_prefill, engine, case, plan, _seed(subject, case), lambda: False, Untimed())
-        peak = peak_memory(run)
-        cache = kv_cache_bytes(subject.dims, run().realised, BYTES_PER_VALUE[subject.answering.model.dtype])
-        found = {
-            "peak_allocated_bytes": peak.allocated_bytes,
-            "peak_reserved_bytes": peak.reserved_bytes,
-            "host_peak_rss_bytes": peak.host_peak_rss_bytes,
-            "kv_cache_bytes": cache,
-        }
-        rows += [ResourceRow(session, arm, name, float(value)) for name, value in found.items() if value is not None]
-    return rows

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.measure import machine as module
-from harness.measure.machine import DeviceState, cpu_model, device_reader, device_state, machine
+from harness.measure.machine import DeviceState, cpu_model, device_reader, device_state, energy_reader, machine
 from harness.records import digest
 
 
@@ -51,6 +51,10 @@ class FakeNvml(SimpleNamespace):
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
         raise NVMLError("not supported")
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        assert self.open and handle == "handle of GPU-7"
+        return 5_000
 
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.1"
@@ -106,6 +110,14 @@ def test_device_state_is_read_in_our_units_and_nvml_is_closed_again(monkeypatch:
     assert nvml.open == 0
 
 
+def test_energy_is_read_in_millijoules_and_nvml_is_closed_again(monkeypatch: pytest.MonkeyPatch):
+    nvml = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with energy_reader("GPU-7") as read:
+        assert read() == 5_000
+    assert nvml.open == 0
+
+
 def test_the_driver_is_told_and_leaves_the_id(monkeypatch: pytest.MonkeyPatch):
     before = machine().id
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
@@ -118,5 +130,7 @@ def test_without_nvml_there_is_no_state(monkeypatch: pytest.MonkeyPatch, binding
     monkeypatch.setitem(sys.modules, "pynvml", bindings)
     assert device_state() is None
     with device_reader("GPU-7") as read:
+        assert read() is None
+    with energy_reader("GPU-7") as read:
         assert read() is None
     assert machine().software["gpu_driver"] is None

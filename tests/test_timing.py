@@ -11,7 +11,8 @@ from harness.benchmarks.embedded import open_suite
 from harness.budget import BudgetSpec
 from harness.errors import Interrupted
 from harness.figures import ResourceRow
-from harness.measure.latency import Protocol
+from harness.measure.latency import Protocol, summarise
+from harness.measure.roofline import roofline
 from harness.models.loading import OpenModel
 from harness.records import LatencyRow, Sample
 from harness.request import Request
@@ -52,9 +53,24 @@ def test_a_session_has_every_stage_of_both_arms_and_the_memory_of_both(subject):
     timed = [row for row in rows if isinstance(row, LatencyRow)]
     assert {row.shape_key for row in timed} == {"3x4+10"}
     for arm in ("base", "pruned"):
-        assert {"vit", "projector", "select", "llm_prefill", "total"} <= {r.stage for r in timed if r.arm == arm}
+        assert {"vit", "projector", "llm_prefill", "total", "wall"} <= {r.stage for r in timed if r.arm == arm}
+    assert "select" in {row.stage for row in timed if row.arm == "pruned"}
     cache = {row.arm: row.value for row in rows if isinstance(row, ResourceRow) and row.name == "kv_cache_bytes"}
     assert cache["base"] / cache["pruned"] == pytest.approx((12 + 10) / (6 + 10))  # visual + text tokens
+
+
+def test_a_session_stores_what_its_limits_are_told_from(subject):
+    rows = time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
+    resources = [row for row in rows if isinstance(row, ResourceRow)]
+    value = {(row.arm, row.name): row.value for row in resources}
+    for arm in ("base", "pruned"):
+        assert value[arm, "attention_calls/vit/flash"] == 8 and value[arm, "attention_calls/llm_prefill/flash"] == 16
+        assert value[arm, "prefills_per_s/1"] > 0 and (arm, "prefills_per_s/8") not in value
+    llm = [value[arm, "work_flops/llm_prefill/3x4+10"] for arm in ("base", "pruned", "late")]
+    assert llm == sorted(llm, reverse=True) and len(set(llm)) == 3
+    assert value["base", "work_flops/select/3x4+10"] == value["late", "work_flops/select/3x4+10"] == 0
+    found = roofline(resources, summarise([row for row in rows if isinstance(row, LatencyRow)]))
+    assert found is not None and 0 < found.roofline_lr < found.late_ceiling_lr < 1
 
 
 def test_a_session_stops_when_told_to(subject):

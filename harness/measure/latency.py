@@ -22,8 +22,10 @@ from typing import Any
 
 from harness.figures import ResourceRow
 from harness.measure.clock import TOTAL, StageClock
+from harness.measure.doubts import PUBLISHED_PAIRS, PUBLISHED_SESSIONS
 from harness.measure.machine import DeviceState, device_reader
-from harness.measure.summary import PREPROCESS, PUBLISHED_PAIRS, PUBLISHED_SESSIONS, WALL, LatencySummary, summarise
+from harness.measure.repetitions import PREPROCESS, WALL
+from harness.measure.summary import LatencySummary, summarise
 from harness.records import LatencyRow
 
 __all__ = [

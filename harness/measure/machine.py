@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -142,14 +143,27 @@ def device_reader(uuid: str | None = None) -> Iterator[Callable[[], DeviceState 
 
     uuid: NVML's name of the device, None for torch's current one. Without NVML or a GPU the function gives None.
     """
+    with _device(uuid) as opened:
+        yield (lambda: _read(*opened)) if opened else (lambda: None)
+
+
+@contextmanager
+def energy_reader(uuid: str | None = None) -> Iterator[Callable[[], int | None]]:
+    """A function that reads the millijoules that the device took since its driver was loaded; None as above."""
+    with _device(uuid) as opened:
+        yield (lambda: _ask(*opened, "nvmlDeviceGetTotalEnergyConsumption")) if opened else (lambda: None)
+
+
+@contextmanager
+def _device(uuid: str | None) -> Iterator[tuple[ModuleType, Any] | None]:
+    """NVML and its handle of a device, None without them."""
     nvml = _nvml()
     name = uuid or _current_uuid()
     if nvml is None or name is None:
-        yield lambda: None
+        yield None
         return
     with _nvml_session(nvml):
-        handle = nvml.nvmlDeviceGetHandleByUUID(name)
-        yield lambda: _read(nvml, handle)
+        yield nvml, nvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def device_state() -> DeviceState | None:
@@ -165,12 +179,7 @@ def _current_uuid() -> str | None:
 
 
 def _read(nvml: ModuleType, handle: Any) -> DeviceState:
-    def ask(query: str, *arguments: Any) -> Any:
-        try:
-            return getattr(nvml, query)(handle, *arguments)
-        except nvml.NVMLError:  # this card, or a slice of it, does not say
-            return None
-
+    ask = partial(_ask, nvml, handle)
     milliwatts = ask("nvmlDeviceGetPowerUsage")
     return DeviceState(
         sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
@@ -179,3 +188,10 @@ def _read(nvml: ModuleType, handle: Any) -> DeviceState:
         power_w=None if milliwatts is None else milliwatts / 1000,
         throttle_bits=ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
     )
+
+
+def _ask(nvml: ModuleType, handle: Any, query: str, *arguments: Any) -> Any:
+    try:
+        return getattr(nvml, query)(handle, *arguments)
+    except nvml.NVMLError:  # this card, or a slice of it, does not say
+        return None

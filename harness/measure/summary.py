@@ -20,15 +20,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from harness.measure.clock import TOTAL, PerfCounterBackend, is_host_bound, residual_ms
+from harness.measure.clock import TOTAL, is_host_bound, residual_ms
+from harness.measure.doubts import PUBLISHED_PAIRS, PUBLISHED_SESSIONS, reasons_for_doubt
 from harness.measure.intervals import half_width_of_mean, half_width_of_medians, quantile
+from harness.measure.repetitions import PREPROCESS, WALL, Repetition, by_shape, complete_pairs, repetitions_of
 from harness.records import LatencyRow
 
+__all__ = ["PUBLISHED_PAIRS", "PUBLISHED_SESSIONS", "STAGES", "LatencySummary", "summarise"]
+
 STAGES = ("vit", "projector", "select", "llm_prefill")
-WALL, PREPROCESS, RESIDUAL = "wall", "preprocess", "residual"
-PUBLISHED_PAIRS, PUBLISHED_SESSIONS = 30, 5
+RESIDUAL = "residual"
 RESIDUAL_FAULT_RATIO = 0.05
-_TWICE = "session {!r} has pair {} of shape {!r} twice; give each session a name of its own"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class LatencySummary:
     """Latency of a method against no pruning. Ratios are of the total; low and high bound 95 %.
 
     clock: what timed the stages. interval: "sessions" | "within-session"; low and high are None where one pair is all
-    there is. pairs: base against pruned, over all shapes and sessions. indicative: not publishable, for want of an
-    accelerator, of 5 sessions or of 30 pairs a shape and session.
+    there is. pairs: base against pruned, over all shapes and sessions. doubts: why it is not publishable; () if it is.
     base_ms, pruned_ms: stage -> median ms; besides the stages "residual", "total" (the p50) and, if it was measured,
-    "preprocess". *_p90_ms: of the total. *_residual_ratio: residual / total; residual_fault: above 5 %, so that the
-    stages do not tell the whole. host_bound: in either arm the host's wall time exceeds the device's by more than
-    5 %; None where it was not stored.
+    "preprocess". *_p90_ms: of the total. *_ttft_ms: time to the first token as a user waits for it, preprocessing and
+    the host's wall time; None where they were not stored. *_residual_ratio: residual / total; residual_fault: above
+    5 %, so that the stages do not tell the whole. host_bound: in either arm the host's wall time exceeds the device's
+    by more than 5 %; None where it was not stored.
     aa_*: second / first repetition of the controls; aa_flagged: their interval excludes 1, distrust the session;
-    None with too few controls.
+        None with too few controls.
     """
 
     clock: str
@@ -54,11 +56,13 @@ class LatencySummary:
     sessions: int
     shapes: int
     pairs: int
-    indicative: bool
+    doubts: tuple[str, ...]
     base_ms: Mapping[str, float]
     pruned_ms: Mapping[str, float]
     base_p90_ms: float
     pruned_p90_ms: float
+    base_ttft_ms: float | None
+    pruned_ttft_ms: float | None
     base_residual_ratio: float
     pruned_residual_ratio: float
     residual_fault: bool
@@ -69,6 +73,11 @@ class LatencySummary:
     aa_flagged: bool | None
 
     @property
+    def indicative(self) -> bool:
+        """Whether anything speaks against publishing it."""
+        return bool(self.doubts)
+
+    @property
     def verdict(self) -> str:
         """The result in words."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
@@ -76,37 +85,31 @@ class LatencySummary:
         return "faster than no pruning" if self.low > 0 else "slower than no pruning"
 
 
-@dataclass(frozen=True)
-class _Repetition:
-    session: str
-    shape: str
-    pair: int
-    arm: str
-    order: int
-    control: bool
-    ms: Mapping[str, float]
-
-
-def summarise(rows: Iterable[LatencyRow]) -> LatencySummary:
+def summarise(rows: Iterable[LatencyRow], throttled: bool | None = None) -> LatencySummary:
     """The summary of one run's rows on one machine, in any order of the rows.
+
+    throttled: whether the device held itself back meanwhile, None where it did not say.
 
     Raises ValueError when the rows mix clocks, repeat a measurement, cover different shapes in different sessions, or
     hold no complete pair.
     """
     rows = list(rows)
     clock = _one_clock(rows)
-    repetitions = _repetitions(rows)
-    pairs = _complete(repetitions, control=False)
+    repetitions = repetitions_of(rows)
+    pairs = complete_pairs(repetitions, control=False)
     logs = _log_ratios(pairs)
     if not logs:
         raise ValueError("no complete pair of base and pruned among the latency rows; measure again")
     centre, half, interval = _interval(logs)
     measured = [repetition for pair in pairs for repetition in pair]
-    by_arm = {arm: _by_shape(r for r in measured if r.arm == arm) for arm in ("base", "pruned")}
+    by_arm = {arm: by_shape(r for r in measured if r.arm == arm) for arm in ("base", "pruned")}
     residual = {arm: _over_shapes(by_arm[arm], lambda ms: residual_ms(_stages(ms)) / ms[TOTAL]) for arm in by_arm}
     fewest = min(len(values) for shapes in logs.values() for values in shapes.values())
     before = _preprocess(rows)
     names = _stage_names(measured)
+    walls = any(row.stage == WALL for row in rows)
+    controls = _controls(complete_pairs(repetitions, control=True))
+    bounds = None if controls["aa_low"] is None else (controls["aa_low"], controls["aa_high"])
     return LatencySummary(
         clock=clock,
         lr=1 - math.exp(centre),
@@ -116,16 +119,17 @@ def summarise(rows: Iterable[LatencyRow]) -> LatencySummary:
         sessions=len(logs),
         shapes=len(by_arm["base"]),
         pairs=len(pairs),
-        indicative=clock == PerfCounterBackend.kind or len(logs) < PUBLISHED_SESSIONS or fewest < PUBLISHED_PAIRS,
+        doubts=reasons_for_doubt(clock, len(logs), fewest, bounds, throttled),
         base_ms=_medians(by_arm["base"], names) | before,
         pruned_ms=_medians(by_arm["pruned"], names) | before,
         base_p90_ms=_over_shapes(by_arm["base"], lambda ms: ms[TOTAL], lambda values: quantile(values, 0.9)),
         pruned_p90_ms=_over_shapes(by_arm["pruned"], lambda ms: ms[TOTAL], lambda values: quantile(values, 0.9)),
+        **{f"{arm}_ttft_ms": _ttft_ms(by_arm[arm], before) if walls else None for arm in by_arm},
         base_residual_ratio=residual["base"],
         pruned_residual_ratio=residual["pruned"],
         residual_fault=any(abs(ratio) > RESIDUAL_FAULT_RATIO for ratio in residual.values()),
-        host_bound=_host_bound(by_arm.values()) if any(row.stage == WALL for row in rows) else None,
-        **_controls(_complete(repetitions, control=True)),
+        host_bound=_host_bound(by_arm.values()) if walls else None,
+        **controls,
     )
 
 
@@ -136,35 +140,7 @@ def _one_clock(rows: list[LatencyRow]) -> str:
     return kinds[0] if kinds else ""
 
 
-def _repetitions(rows: list[LatencyRow]) -> list[_Repetition]:
-    times: dict[tuple[str, str, int, str, int, bool], dict[str, float]] = {}
-    for row in rows:
-        if row.stage == PREPROCESS:
-            continue
-        ms = times.setdefault((row.session, row.shape_key, row.pair, row.arm, row.order, row.control), {})
-        if row.stage in ms:
-            raise ValueError(_TWICE.format(row.session, row.pair, row.shape_key))
-        ms[row.stage] = row.ms
-    return [_Repetition(*key, ms) for key, ms in times.items() if TOTAL in ms]
-
-
-def _complete(repetitions: list[_Repetition], control: bool) -> list[tuple[_Repetition, _Repetition]]:
-    """Pairs with both repetitions there: (base, pruned), or (first, second) of controls."""
-    found: dict[tuple[str, str, int], list[_Repetition]] = {}
-    for repetition in repetitions:
-        if repetition.control == control:
-            found.setdefault((repetition.session, repetition.shape, repetition.pair), []).append(repetition)
-    pairs = []
-    for (session, shape, number), pair in sorted(found.items()):
-        if len(pair) > 2:
-            raise ValueError(_TWICE.format(session, number, shape))
-        if len(pair) == 2:
-            first, second = sorted(pair, key=lambda r: r.order if control else r.arm)
-            pairs.append((first, second))
-    return pairs
-
-
-def _log_ratios(pairs: list[tuple[_Repetition, _Repetition]]) -> dict[str, dict[str, list[float]]]:
+def _log_ratios(pairs: list[tuple[Repetition, Repetition]]) -> dict[str, dict[str, list[float]]]:
     """Session -> shape -> log(t_pruned / t_base) of its pairs. Raises ValueError when sessions differ in shapes."""
     logs: dict[str, dict[str, list[float]]] = {}
     for base, pruned in pairs:
@@ -184,7 +160,7 @@ def _interval(logs: Mapping[str, Mapping[str, list[float]]]) -> tuple[float, flo
     return values[0], half_width_of_medians(shapes), "within-session"
 
 
-def _controls(pairs: list[tuple[_Repetition, _Repetition]]) -> dict[str, float | bool | None]:
+def _controls(pairs: list[tuple[Repetition, Repetition]]) -> dict[str, float | bool | None]:
     logs = [math.log(second.ms[TOTAL] / first.ms[TOTAL]) for first, second in pairs]
     found: dict[str, float | bool | None] = dict.fromkeys(("aa_ratio", "aa_low", "aa_high", "aa_flagged"))
     if logs:
@@ -194,13 +170,6 @@ def _controls(pairs: list[tuple[_Repetition, _Repetition]]) -> dict[str, float |
         low, high = math.exp(fmean(logs) - half), math.exp(fmean(logs) + half)
         found.update(aa_low=low, aa_high=high, aa_flagged=not low <= 1 <= high)
     return found
-
-
-def _by_shape(repetitions: Iterable[_Repetition]) -> dict[str, list[Mapping[str, float]]]:
-    shapes: dict[str, list[Mapping[str, float]]] = {}
-    for repetition in repetitions:
-        shapes.setdefault(repetition.shape, []).append(repetition.ms)
-    return shapes
 
 
 def _over_shapes(
@@ -216,7 +185,7 @@ def _stages(ms: Mapping[str, float]) -> dict[str, float]:
     return {stage: value for stage, value in ms.items() if stage != WALL}
 
 
-def _stage_names(repetitions: list[_Repetition]) -> list[str]:
+def _stage_names(repetitions: list[Repetition]) -> list[str]:
     """Every stage of either arm, in the order of the pipeline, unknown ones last."""
     met = {stage for repetition in repetitions for stage in repetition.ms} - {TOTAL, WALL}
     return [stage for stage in STAGES if stage in met] + sorted(met.difference(STAGES))
@@ -238,6 +207,11 @@ def _preprocess(rows: list[LatencyRow]) -> dict[str, float]:
         if row.stage == PREPROCESS:
             shapes.setdefault(row.shape_key, []).append(row.ms)
     return {PREPROCESS: fmean(median(values) for values in shapes.values())} if shapes else {}
+
+
+def _ttft_ms(shapes: Mapping[str, list[Mapping[str, float]]], before: Mapping[str, float]) -> float | None:
+    """Preprocessing and the wall time of the prefill; None where preprocessing was not measured."""
+    return before[PREPROCESS] + _over_shapes(shapes, lambda ms: ms[WALL]) if before else None
 
 
 def _host_bound(arms: Iterable[Mapping[str, list[Mapping[str, float]]]]) -> bool:

@@ -1,0 +1,88 @@
+"""The figures of a run that speak of time and resources, from the rows of its timing sessions on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Any
+
+from harness.figures import ResourceRow
+from harness.log_contents import RunContents
+from harness.measure.doubts import was_throttled
+from harness.measure.rates import BATCHES, NOT_BATCHED
+from harness.measure.roofline import roofline
+from harness.measure.summary import LatencySummary, summarise
+
+ARMS = ("base", "pruned")
+
+
+def latency_figures(contents: RunContents, machine_id: str) -> dict[str, Any]:
+    """Fields of `Figures`; {} for a run that was not timed on that machine."""
+    rows = [row for at, row in contents.latencies if at == machine_id]
+    resources = [row for at, row in contents.resources if at == machine_id]
+    if not rows:
+        return {}
+    throttled = was_throttled(resources)
+    latency = summarise(rows, throttled)
+    return {**_times(latency), "throttled": throttled, **_limits(resources, latency), **_resources(resources)}
+
+
+def _times(latency: LatencySummary) -> dict[str, Any]:
+    alike = (
+        *("lr", "indicative", "host_bound", "aa_ratio", "base_p90_ms", "pruned_p90_ms"),
+        *("base_ttft_ms", "pruned_ttft_ms", "base_residual_ratio", "pruned_residual_ratio"),
+    )
+    return {
+        **{name: getattr(latency, name) for name in alike},
+        "latency_clock": latency.clock,
+        "latency_interval": latency.interval,
+        "latency_sessions": latency.sessions,
+        "latency_pairs": latency.pairs,
+        "lr_low": latency.low,
+        "lr_high": latency.high,
+        "indicative_because": "; ".join(latency.doubts),
+        "aa_ratio_low": latency.aa_low,
+        "aa_ratio_high": latency.aa_high,
+        "base_ms": dict(latency.base_ms),
+        "pruned_ms": dict(latency.pruned_ms),
+    }
+
+
+def _limits(resources: Sequence[ResourceRow], latency: LatencySummary) -> dict[str, Any]:
+    found = roofline(resources, latency)
+    if found is None:
+        return {}
+    names = ("roofline_lr", "lr_efficiency", "select_tax", "late_ceiling_lr")
+    return {"roofline_peaks": found.peaks, **{name: getattr(found, name) for name in names}}
+
+
+def _resources(resources: Sequence[ResourceRow]) -> dict[str, Any]:
+    """Peaks are the highest of all sessions; rates and energies their medians."""
+    figures: dict[str, Any] = {}
+    for arm in ARMS:
+        own = [row for row in resources if row.arm == arm]
+        rates = {str(batch): _over(own, f"prefills_per_s/{batch}", median) for batch in BATCHES}
+        figures[f"{arm}_peak_bytes"] = _over(own, "peak_allocated_bytes", max)
+        figures[f"{arm}_kv_cache_bytes"] = _over(own, "kv_cache_bytes", max)
+        figures[f"{arm}_joules"] = _over(own, "joules_per_prefill", median)
+        figures[f"{arm}_prefills_per_s"] = rates if any(rates.values()) else {}
+        figures[f"{arm}_attention"] = _kernels(own)
+    measured = figures["base_prefills_per_s"]
+    figures["throughput_note"] = NOT_BATCHED if measured and None in measured.values() else None
+    return figures
+
+
+def _over(rows: Iterable[ResourceRow], name: str, middle: Callable[[list[float]], float]) -> float | None:
+    values = [row.value for row in rows if row.name == name]
+    return middle(values) if values else None
+
+
+def _kernels(rows: Iterable[ResourceRow]) -> dict[str, str]:
+    """Stage -> its attention kernels with their calls, "flash x14, unfused x2"."""
+    calls: dict[str, dict[str, int]] = {}
+    for row in rows:
+        kind, _, place = row.name.partition("/")
+        if kind == "attention_calls":
+            stage, _, kernel = place.partition("/")
+            calls.setdefault(stage, {})[kernel] = int(row.value)
+    return {stage: ", ".join(f"{kernel} x{n}" for kernel, n in sorted(found.items())) for stage, found in calls.items()}
