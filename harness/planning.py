@@ -73,8 +73,14 @@ class Planner:
         return 1
 
 
-def misses_budget(record: Record, kind: str) -> bool:
+FALL_SHORT = ("downsample",)  # a grid of whole units cannot have any number of them: fewer than asked are allowed
+
+
+def misses_budget(record: Record, kind: str, method: str = "") -> bool:
     """Whether a sample's realised tokens miss what was asked; never true in native mode or for an error row."""
     if record.asked_tokens is None or record.error is not None:
         return False
-    return not matches(record.asked_tokens, record.entering[:1] if kind == "interface_kept" else record.entering)
+    entering = record.entering[:1] if kind == "interface_kept" else record.entering
+    if method in FALL_SHORT and sum(entering) <= record.asked_tokens * len(entering):
+        return False
+    return not matches(record.asked_tokens, entering)

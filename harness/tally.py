@@ -21,7 +21,7 @@ def figures_of(contents: RunContents, full: RunContents, machine_id: str) -> Fig
     An error row counts as wrong, and takes no part in token and FLOPs counts.
     """
     records = list(contents.records.values())
-    missed = [record for record in records if misses_budget(record, contents.spec.budget_kind)]
+    missed = [record for record in records if misses_budget(record, contents.spec.budget_kind, contents.spec.method)]
     return Figures(
         status=FAILED_BUDGET if missed else OK,
         message=_miss(missed, len(records)) if missed else "",

@@ -55,6 +55,7 @@ __all__ = [
     "Plan",
     "Pruner",
     "PruningError",
+    "Resize",
     "Selection",
     "Shape",
     "Signal",
@@ -168,6 +169,14 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """The size that one image is resampled to before its patches are cut, in units: height x width visual tokens."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Budget:
     """Visual tokens asked of one sample. kind: "layer_average" | "interface_kept" | "native" (tokens unused)."""
 
@@ -180,7 +189,8 @@ class Plan:
     """The integers that meet a budget.
 
     keeps: for each site, the visual tokens alive after it, all images of the sample and aggregates included
-    (None in native mode: the method decides). entering: visual tokens entering each LLM layer; () if unknown.
+    (None in native mode: the method decides; at most so many where images are resized).
+    entering: visual tokens entering each LLM layer; () if unknown.
     """
 
     keeps: Mapping[Site, int | None] = field(default_factory=dict)
@@ -310,7 +320,8 @@ class Pruner:
         """Work done once per model (an adapter is built or loaded); the result comes back as `view.prepared`."""
         return None
 
-    def before_tokenization(self, view: View) -> Selection | None:
+    def before_tokenization(self, view: View) -> Selection | tuple[Resize, ...] | None:
+        """Which units of pixels are cut into patches; or, one `Resize` an image, how large all images become."""
         return None
 
     def in_vit(self, view: View) -> Selection | None:

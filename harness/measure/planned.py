@@ -44,9 +44,10 @@ def planned_realised(
     sites, flops = [], 0
     n = merged = shape.n
     for site in sorted(plan.keeps, key=_running_order):
-        alive, width = plan.keeps[site], site_width(dims, site)
-        assert alive is not None
-        rows = pruner.alive_after(site, plan, shape) or _units(share(alive, shape.images))
+        kept, width = plan.keeps[site], site_width(dims, site)
+        assert kept is not None
+        rows = pruner.alive_after(site, plan, shape) or _units(share(kept, shape.images))
+        alive = sum(map(sum, rows))
         gathered = sum(aggregates for _, aggregates in rows)
         each = rows_of_unit(site, pruner, shape)
         sites.append((site.label, n * each, (alive - gathered) * each, width))

@@ -107,7 +107,7 @@ class Engine:
                 needs, seen, trace,
             )  # fmt: skip
             visual = run.interface(run.vision())
-            prompt = shorten(inputs.prompt, visual.rows, run.positions)
+            prompt = shorten(run.inputs.prompt, visual.rows, run.positions)
             surgery = Surgery(
                 decoder=self.family.decoder,
                 sites=sites,

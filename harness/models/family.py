@@ -77,6 +77,15 @@ class Family(ABC):
         """Pixels in [0, 1] of every unit, (n, 3, u, u), the processor's normalisation undone."""
 
     @abstractmethod
+    def resized(
+        self, inputs: Inputs, grids: tuple[tuple[int, int], ...], mean: Sequence[float], std: Sequence[float]
+    ) -> Inputs:
+        """The same prompt with each image resampled to rows x columns of units, and the placeholders for them.
+
+        harness/models/resizing.py has the resampling. Towers of one resolution interpolate their positions.
+        """
+
+    @abstractmethod
     def embed(self, inputs: Inputs, keep: Tensor | None) -> VisionState:
         """Embedded patches with positions, of all units or of those that `keep` (k,) names; prefix tokens (CLS) too."""
 

@@ -21,8 +21,10 @@ from methods.base import (
     INTERFACE,
     PRE_TOKENIZATION,
     VISUAL,
+    InvalidSelection,
     Plan,
     Pruner,
+    Resize,
     Selection,
     Signal,
     Site,
@@ -58,7 +60,8 @@ class Pass:
     def vision(self) -> VisionState:
         family, keeps = self.family, self.plan.keeps
         with self.clock.stage("vit"):
-            state = family.embed(self.inputs, self._before_tokenization())
+            kept = self._before_tokenization()
+            state = family.embed(self.inputs, kept)
             if any(site.hook == IN_VIT for site in keeps):
                 state = self._with_extra_tokens(state)
                 if self.pruner.granularity == "patch":
@@ -96,12 +99,27 @@ class Pass:
             unit, image = geometry["unit"], geometry["image"]
             pixels = self.family.unit_pixels(self.inputs, self.pixel_mean, self.pixel_std)
             view = self._view(site, pixels, image, unit, torch.full_like(unit, VISUAL), torch.ones_like(unit).float())
-            selection = self._decided(self.pruner.before_tokenization(view), view)
+            decision = self.pruner.before_tokenization(view)
+            if isinstance(decision, tuple):
+                return self._resize(decision, view)
+            selection = self._decided(decision, view)
             if selection is None:
                 return None
             keep = grouped(selection, image, view.images).keep
             self.trace.kept[site.label] = (image[keep], unit[keep])
             return keep
+
+    def _resize(self, sizes: tuple[Resize, ...], view: View) -> None:
+        """Go on with smaller images: from here on the prompt, its units and the record are theirs."""
+        if len(sizes) != view.images:
+            raise InvalidSelection(f"the sample has {view.images} images, the method gives sizes for {len(sizes)}")
+        grids = tuple((size.height, size.width) for size in sizes)
+        alive = sum(rows * columns for rows, columns in grids)
+        if view.keep is not None and alive > view.keep:
+            raise InvalidSelection(f"the plan asks for at most {view.keep} units, images of {grids} have {alive}")
+        self._note(view, alive)
+        self.inputs = self.family.resized(self.inputs, grids, self.pixel_mean, self.pixel_std)
+        self.trace.shape = self.inputs.shape
 
     def _with_extra_tokens(self, state: VisionState) -> VisionState:
         with self.clock.stage("select"):
@@ -216,13 +234,17 @@ class Pass:
         )
 
     def _decided(self, selection: Selection | None, view: View, aggregates: int = 0) -> Selection | None:
-        """Check a decision against the plan and note what the method says it cost."""
+        """Check a decision against the plan and note it."""
         if selection is None:
             return None
         selection.validate(view.n, view.keep, aggregates)
-        k, width = selection.keep.shape[0], view.hidden.shape[-1]
+        self._note(view, selection.keep.shape[0])
+        return selection
+
+    def _note(self, view: View, k: int) -> None:
+        """Note a decision that leaves k rows, and what the method says it cost."""
+        width = view.hidden.shape[-1]
         if view.site.hook == PRE_TOKENIZATION:
             width = view.hidden[0].numel()  # all colours of all pixels of a unit
         self.trace.sites.append((view.site.label, view.n, k, width))
         self.trace.spend(self.pruner.selection_flops(view.site, view.n, k, width, view.shape))
-        return selection

@@ -79,6 +79,15 @@ def shorten(prompt: Prompt, rows: VisualRows, positions: str | Tensor) -> Prompt
     return short
 
 
+def with_placeholders(prompt: Prompt, grids: Sequence[tuple[int, int]]) -> Tensor:
+    """Ids (1, T') of the prompt with rows x columns placeholders for each image."""
+    ids, cursor = [], 0
+    for (start, end), (rows, columns) in zip(prompt.spans, grids, strict=True):
+        ids += [prompt.input_ids[:, cursor:start], prompt.input_ids[:, start : start + 1].expand(1, rows * columns)]
+        cursor = end
+    return torch.cat([*ids, prompt.input_ids[:, cursor:]], dim=1)
+
+
 def _positions_of(original: Tensor, unit: Tensor, kind: Tensor) -> Tensor:
     """Positions (R, k) of an image's rows; original: (R, n) of all its units."""
     is_aggregate = kind == AGGREGATE

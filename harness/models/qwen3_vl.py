@@ -23,7 +23,8 @@ from transformers.vision_utils import (
 from harness.models.attention import TAP
 from harness.models.family import Family, Features, Inputs
 from harness.models.llm import Decoder
-from harness.models.prompt import Prompt, image_spans
+from harness.models.prompt import Prompt, image_spans, with_placeholders
+from harness.models.resizing import resampled
 from harness.models.vision import Segment, VisionState
 from methods.base import ModelInfo, Shape
 
@@ -66,10 +67,12 @@ class Qwen3VL(Family):
             raise ValueError("the prompt is padded; pass it alone, without padding")
         if processed.get("pixel_values_videos") is not None:
             raise ValueError("pruning takes images, not videos")
-        grid_thw = processed["image_grid_thw"].cpu()
+        return self._laid_out(ids.cpu(), processed["pixel_values"], processed["image_grid_thw"].cpu())
+
+    def _laid_out(self, host_ids: Tensor, pixels: Tensor, grid_thw: Tensor) -> Inputs:
+        """The inputs of a prompt whose placeholders fit its images' grids."""
         grids = tuple((h // self.merge, w // self.merge) for _, h, w in grid_thw.tolist())
         counts = [rows * columns for rows, columns in grids]
-        host_ids = ids.cpu()
         spans = image_spans(host_ids[0].tolist(), self.model.config.image_token_id, counts)
         types = torch.zeros_like(host_ids)
         for start, end in spans:
@@ -91,8 +94,8 @@ class Qwen3VL(Family):
         }
         device = self.model.device
         return Inputs(
-            prompt=Prompt(ids.to(device), positions[:, 0].to(device), spans),
-            pixels=processed["pixel_values"].to(device),
+            prompt=Prompt(host_ids.to(device), positions[:, 0].to(device), spans),
+            pixels=pixels.to(device),
             geometry={name: tensor.to(device) for name, tensor in geometry.items()},
             question_ids=self._question(host_ids[0], spans[-1][1]).to(device),
             shape=self._shape(grids),
@@ -132,6 +135,18 @@ class Qwen3VL(Family):
         units = patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, m * side, m * side)  # (n, 3, u, u)
         scale, shift = (units.new_tensor(values).view(1, 3, 1, 1) for values in (std, mean))
         return (units * scale + shift).clamp(0, 1)
+
+    def resized(
+        self, inputs: Inputs, grids: tuple[tuple[int, int], ...], mean: Sequence[float], std: Sequence[float]
+    ) -> Inputs:
+        units = resampled(self.unit_pixels(inputs, mean, std), inputs.shape.grids, grids)
+        scale, shift = (units.new_tensor(values).view(1, 3, 1, 1) for values in (std, mean))
+        vision, m = self.visual.config, self.merge
+        side, frames = vision.patch_size, vision.temporal_patch_size
+        patches = ((units - shift) / scale).view(-1, 3, m, side, m, side).permute(0, 2, 4, 1, 3, 5)  # (n, m, m, 3, ...)
+        pixels = patches[:, :, :, :, None].expand(-1, -1, -1, -1, frames, -1, -1).reshape(-1, inputs.pixels.shape[1])
+        grid_thw = torch.tensor([[1, rows * m, columns * m] for rows, columns in grids])
+        return self._laid_out(with_placeholders(inputs.prompt, grids).cpu(), pixels, grid_thw)
 
     def embed(self, inputs: Inputs, keep: Tensor | None) -> VisionState:
         geometry = dict(inputs.geometry)
