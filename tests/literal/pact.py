@@ -29,8 +29,9 @@ def labels(keys: Tensor, pruned_keys: Tensor, cutoff: float, alpha: float) -> li
 def merged(hidden: Tensor, label: list[int]) -> tuple[list[int], Tensor]:
     """Sizes and means (C, d) of the clusters, centres ascending. hidden: of the kept and then the pruned tokens."""
     sizes, means = [], []
+    cluster = torch.tensor(label)
     for center in sorted(set(label) - {-1}):
-        members = [i for i, mine in enumerate(label) if mine == center]
+        members = hidden[cluster == center]
         sizes.append(len(members))
-        means.append(hidden[members].mean(dim=0))
+        means.append(members.mean(dim=0))
     return sizes, torch.stack(means)
