@@ -42,7 +42,7 @@ def run(
     What is done is not done again; what was cut off is continued.
     """
     asked = _budget(method, budget)
-    _check_attention(attention)
+    check_attention(attention)
     from torch import OutOfMemoryError
 
     from harness.cli.method_errors import method_errors
@@ -59,7 +59,7 @@ def run(
 
     quiet_transformers()
     opened = open_store(store)
-    where = _device(device)
+    where = device_of(device)
     timing = None if no_timing else protocol_for(where, pairs, sessions, minutes)
     with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
         name = method if ".py" in method else method.partition(":")[0]
@@ -94,14 +94,16 @@ def _budget(method: str, words: str | None) -> BudgetSpec:
     return asked
 
 
-def _check_attention(word: str) -> None:
+def check_attention(word: str) -> None:
+    """Raise UsageError for an unknown word, EnvironmentProblem for a kernel that is not installed."""
     if word not in ATTENTIONS:
         raise UsageError(f"unknown attention {word!r}; use one of {', '.join(ATTENTIONS)}")
     if word == "flash_attention_2" and find_spec("flash_attn") is None:
         raise EnvironmentProblem("flash_attention_2 needs the package flash-attn, which is not here; use sdpa or eager")
 
 
-def _device(word: str) -> str:
+def device_of(word: str) -> str:
+    """A device's name; "auto" is the accelerator if there is one."""
     if word != "auto":
         return word
     import torch

@@ -1,0 +1,124 @@
+"""`harness sweep`: many runs from one grid; what is done is not done again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli import options
+from harness.cli.printing import print_json, tell
+from harness.cli.run import check_attention, device_of
+from harness.errors import DiskFull, Interrupted, UsageError
+from harness.interrupts import graceful_stop
+
+if TYPE_CHECKING:
+    from harness.accuracy import Stop
+    from harness.store import Store
+    from harness.sweep.crew import Crew
+
+ENGINES = ("local",)
+
+
+def sweep(
+    grid: Annotated[Path | None, typer.Argument(metavar="GRID.toml", help="A grid; flags override its keys.")] = None,
+    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")] = None,
+    budgets: Annotated[str | None, typer.Option(metavar="A,B", help="Budgets, as for run: 50%,25%,native.")] = None,
+    models: Annotated[str | None, typer.Option(metavar="A,B", help="Models. Default: reference-a.")] = None,
+    benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Default: reference-quick.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of stochastic methods. Default: 3.")] = None,
+    no_controls: Annotated[bool, typer.Option("--no-controls", help="Leave out random, grid, pool, ...")] = False,
+    limit: options.Limit = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    attention: Annotated[str | None, typer.Option(help="sdpa, eager or flash_attention_2.")] = None,
+    pairs: options.Pairs = None,
+    sessions: options.Sessions = None,
+    minutes: options.Minutes = None,
+    no_timing: options.NoTiming = False,
+    redo_stale: Annotated[bool, typer.Option("--redo-stale", help="Redo what only older code has answered.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is left and how long it may take.")] = False,
+    engine: Annotated[str, typer.Option(help="Who does the work: local.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer at the same time.")] = 1,
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Run every method at every budget, with controls. What is done is not done again; what was cut off goes on."""
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; use one of {', '.join(ENGINES)}")
+    flags = {
+        "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
+        "benchmarks": _split(benchmarks), "seeds": seeds, "controls": False if no_controls else None, "limit": limit,
+        "dtype": dtype, "device": device, "attention": attention, "timing": False if no_timing else None,
+        "pairs": pairs, "sessions": sessions, "minutes": minutes,
+    }  # fmt: skip
+    from harness.cli.method_errors import method_errors
+    from harness.cli.quiet import quiet_transformers
+    from harness.cli.stores import open_store
+    from harness.cli.sweep_telling import document, print_summary, tell_summary
+    from harness.cli.sweep_watching import watching
+    from harness.sweep.conduct import conduct
+    from harness.sweep.grid import GridWords, entries_of, read_grid
+    from harness.timing import protocol_for
+
+    quiet_transformers()
+    with method_errors():
+        words = GridWords(
+            **{**(read_grid(grid) if grid else {}), **{key: value for key, value in flags.items() if value is not None}}
+        )
+        check_attention(words.attention)
+        where = device_of(words.device)
+        timing = protocol_for(where, words.pairs, words.sessions, words.minutes) if words.timing else None
+        entries = entries_of(words, where, timing)
+    opened = open_store(store)
+    with graceful_stop(lambda: tell("stopping after the running samples; Ctrl-C again stops at once")) as stop:
+        crew = _crew(opened, stop, workers, where)
+        try:
+            with watching(len(entries), workers) as observer:
+                report = conduct(entries, opened, crew, observer, stop, redo_stale=redo_stale, dry=dry_run)
+        except Interrupted as error:
+            raise Interrupted(f"{error}\n{_resume()}") from error
+        finally:
+            crew.close()
+    told: Any = document(report, opened, dry_run, workers)
+    if json:
+        print_json(told)
+    else:
+        print_summary(told)
+    tell_summary(told)
+    if report.disk_full:
+        raise DiskFull(f"{report.stopped}\n{_resume()}")
+    if report.stopped:
+        raise Interrupted(f"{report.stopped}; nothing is lost\n{_resume()}")
+    if told["failed"]:
+        raise typer.Exit(1)
+
+
+def _crew(store: Store, stop: Stop, workers: int, device: str) -> Crew:
+    from harness.cli.quiet import quiet_transformers
+    from harness.sweep.crew import Alone, Processes, Start
+
+    if workers == 1:
+        return Alone(store.path, stop)
+    return Processes(workers, Start(store.path, None, _gpus() if device == "cuda" else (), quiet_transformers))
+
+
+def _gpus() -> tuple[str, ...]:
+    """The names of the visible GPUs, when there are several to share."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return tuple(names) if len(names) > 1 else ()
+
+
+def _split(words: str | None) -> tuple[str, ...] | None:
+    return None if words is None else tuple(word.strip() for word in words.split(",") if word.strip())
+
+
+def _resume() -> str:
+    return f"harness: continue with: {shlex.join(['harness', *sys.argv[1:]])}"

@@ -1,0 +1,1 @@
+"""A sweep: many runs from one grid of methods, budgets, models, benchmarks and seeds."""
