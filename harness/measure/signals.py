@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from harness.measure.dims import ModelDims
 from harness.records import PromptText
 from methods.base import IN_VIT, INTERFACE, Signal, Site
+from methods.ops import cosines_flops
 
 _PRODUCTS = ("rows", "logits")  # the kinds that multiply queries with keys
 _STATELESS = ("affinity", "gravity")  # the kinds that look at no layer's queries and keys
@@ -48,7 +49,7 @@ def llm_signal_flops(
             queries = {"last": 1, "mean": 1, "visual": n, "text": text.behind, "all": tokens}[signal.queries]
             flops += 2 * queries * tokens * dims.llm_query_width
         elif signal.kind == "cosines":
-            flops += 2 * n * n * dims.llm_key_width
+            flops += cosines_flops(n, dims.llm_key_width)
         elif signal.kind == "affinity":
             flops += 2 * entering[0] * text.behind * dims.llm_width
         elif signal.kind == "gravity":

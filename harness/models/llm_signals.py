@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.models.attention import Capture
 from harness.models.sequence import Sequence
 from methods.base import MissingSignal, Signal
-from methods.ops import unit
+from methods.ops import cosines, cosines_flops
 
 
 def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -> Tensor:
@@ -19,9 +19,9 @@ def read_signal(signal: Signal, capture: Capture, index: Tensor, causal: bool) -
         states = capture.query if signal.kind == "queries" else capture.key
         return states[0, :, index].transpose(0, 1)  # (n, h, hd)
     if signal.kind == "cosines":
-        directions = unit(capture.key[0, :, index].transpose(0, 1).flatten(1))  # (n, h_kv * hd)
-        capture.spend(2 * directions.shape[0] * directions.numel())
-        return directions @ directions.T
+        keys = capture.key[0, :, index].transpose(0, 1).flatten(1)  # (n, h_kv * hd)
+        capture.spend(cosines_flops(*keys.shape))
+        return cosines(keys)
     if signal.kind not in ("rows", "logits"):
         raise MissingSignal(f"the LLM has no signal {signal.kind!r}")
     length = capture.key.shape[2]
