@@ -114,17 +114,17 @@ def diverse_subset(tokens: Tensor, relevance: Tensor, k: int) -> Tensor:
     chosen: list[Tensor] = []
     if k:
         kernel = relevance[:, None] * cosines(tokens) * relevance  # (n, n)
-        own = kernel.diagonal().clone()
-        left = own.clone()  # (n,) variance that the chosen ones do not explain
+        left = kernel.diagonal().clone()  # (n,) variance that the chosen ones do not explain
+        noise = 1e-6 * left
         factor = kernel.new_zeros(k, n)
     for step in range(k):  # each choice needs the one before it; nothing is read back to the host
         best = left.argmax(dim=0, keepdim=True)
         chosen.append(best)
-        variance = left.index_select(0, best)  # (1,)
+        variance = left.where(left > noise, torch.inf).index_select(0, best)  # (1,)
         before = factor[:step]
         explained = before.index_select(1, best).T @ before  # (1, n)
-        row = (kernel.index_select(0, best) - explained) / variance.clamp_min(1e-30).sqrt()
-        row = torch.where(variance > 1e-6 * own.index_select(0, best), row[0], 0)  # (n,)
+        row = (kernel.index_select(0, best) - explained)[0] / variance.sqrt()  # (n,)
         factor[step] = row
-        left = (left - row.square()).index_fill(0, best, -torch.inf)
+        left -= row.square()
+        left.index_fill_(0, best, -torch.inf)
     return torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=tokens.device)
