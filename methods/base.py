@@ -279,7 +279,7 @@ class Pruner:
     Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
     settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `positions` ("original" keeps the
     survivors' positions; "renumber" closes the gaps on models with 1-d RoPE, M-RoPE always keeps its ids unless a
-    Selection says otherwise), `stochastic`.
+    Selection says otherwise), `stochastic`, `synchronises` (why a hook method waits for the device; "" if none does).
     """
 
     name: ClassVar[str]
@@ -291,6 +291,7 @@ class Pruner:
     granularity: ClassVar[str] = "unit"
     positions: ClassVar[str] = "original"
     stochastic: ClassVar[bool] = False
+    synchronises: ClassVar[str] = ""
 
     def settings(self) -> dict[str, Any]:
         """The settings of this instance, by name: they go into the run's identity."""
