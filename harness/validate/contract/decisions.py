@@ -15,9 +15,9 @@ def selections(subject: Subject) -> str:
     """int64 indices in range, none twice; slots that exist; finite weights; positions that can be used."""
     calls = list(subject.views())
     for call in calls:
-        if call.selection is not None:
+        if isinstance(call.selection, Selection):
             _well_formed(call, call.selection)
-    merges = sum(call.selection is not None and call.selection.assign is not None for call in calls)
+    merges = sum("assign" in parts_of(call.selection) for call in calls)
     return f"{len(calls)} decisions are well formed, {merges} of them merge"
 
 
@@ -73,6 +73,8 @@ def _alike(one: tuple[Call, ...], other: tuple[Call, ...]) -> bool:
         return False
     for mine, yours in zip(one, other, strict=True):
         a, b = parts_of(mine.selection), parts_of(yours.selection)
+        if isinstance(mine.selection, tuple) and mine.selection != yours.selection:
+            return False
         if a.keys() != b.keys() or not all(equal(a[name], b[name]) for name in a):
             return False
     return True

@@ -14,10 +14,13 @@ from harness.models.engine import Engine, Prefill
 from harness.models.family import Family, Inputs
 from harness.models.loading import FAMILIES
 from harness.validate.tiny import TINY, Grids, TinyFamily
-from methods.base import Budget, BudgetInfeasible, Plan, Pruner, Selection, Shape, View
+from methods.base import Budget, BudgetInfeasible, Plan, Pruner, Resize, Selection, Shape, View
 
 HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
 LLM_LAYERS, VIT_LAYERS = 16, 8
+
+
+Decision = Selection | tuple[Resize, ...] | None
 
 
 class Broken(Exception):
@@ -30,7 +33,7 @@ class Call:
 
     hook: str
     view: View
-    selection: Selection | None
+    selection: Decision
     changed: tuple[str, ...]
 
     @property
@@ -61,6 +64,7 @@ class Subject:
         self.engine = cache(self._engine)
         self.run = cache(self._run)
         self.inputs = cache(self._inputs)
+        self.feasible = cache(self._feasible)
 
     @property
     def tiny(self) -> TinyFamily:
@@ -71,10 +75,15 @@ class Subject:
         """Whether the method acts anywhere at all (`full` does not)."""
         return bool(self.pruner.hooks)
 
+    @property
+    def resizes(self) -> bool:
+        """Whether it makes images smaller, whose tokens are then at most what was asked."""
+        return any(isinstance(call.selection, tuple) for call in self.views())
+
     def shape(self, grids: Grids) -> Shape:
         return self.inputs(grids).shape
 
-    def feasible(self, grids: Grids) -> dict[int, Plan]:
+    def _feasible(self, grids: Grids) -> dict[int, Plan]:
         """Plans of this sample by layer average, all that the method does not refuse, all tokens left out."""
         plans = {}
         for tokens in range(1, self.shape(grids).n):
@@ -103,9 +112,12 @@ class Subject:
         return self.fresh(grids, budget, seed, dtype)
 
     def _engine(self, dtype: torch.dtype = torch.float32) -> Engine:
-        model = self.tiny.build(dtype, vit_layers=VIT_LAYERS, llm_layers=LLM_LAYERS).to(self.device)
-        family = FAMILIES[self.family_name](model)
+        family = FAMILIES[self.family_name](self.untouched(dtype))
         return Engine(family, noting(self.pruner, self._calls), adapter_of(self.pruner, family))
+
+    def untouched(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The tiny model as it is built, the same numbers every time."""
+        return self.tiny.build(dtype, vit_layers=VIT_LAYERS, llm_layers=LLM_LAYERS).to(self.device)
 
     def _inputs(self, grids: Grids, dtype: torch.dtype = torch.float32) -> Inputs:
         return self.engine(dtype).family.inputs(self.tiny.processed(grids))
@@ -125,8 +137,8 @@ class Subject:
 def noting(pruner: Pruner, calls: list[Call]) -> Pruner:
     """The same pruner, whose hook methods write down what they were shown and what they answered."""
 
-    def method_for(hook: str) -> Callable[[Pruner, View], Selection | None]:
-        def method(self: Pruner, view: View) -> Selection | None:
+    def method_for(hook: str) -> Callable[[Pruner, View], Decision]:
+        def method(self: Pruner, view: View) -> Decision:
             before = {name: tensor.clone() for name, tensor in tensors_of(view).items()}
             selection = getattr(super(watched, self), hook)(view)
             after = tensors_of(view)
@@ -156,9 +168,9 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
-def parts_of(selection: Selection | None) -> dict[str, Tensor]:
+def parts_of(selection: Decision) -> dict[str, Tensor]:
     """The tensors of a decision by name."""
-    if selection is None:
+    if not isinstance(selection, Selection):
         return {}
     named = {name: getattr(selection, name) for name in ("keep", "assign", "weight", "aggregate", "positions")}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}

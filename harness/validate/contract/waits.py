@@ -56,7 +56,7 @@ def _is_fake(value: object) -> bool:
 
 def undeclared(subject: Subject) -> str:
     """No hook method waits for the device, unless the class says why in `synchronises`."""
-    declared = getattr(subject.pruner, "synchronises", "")
+    declared = subject.pruner.synchronises
     calls = list(subject.views())
     waiting = [where for call in calls if (where := wait_of(subject, call))]
     if waiting and not declared:

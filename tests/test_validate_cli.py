@@ -1,0 +1,89 @@
+"""`harness validate` as it is typed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command, commands_over
+
+from harness.validate.contract import CHECKS
+
+GOLDEN = Path(__file__).parent / "golden"
+BROKEN = """
+from dataclasses import dataclass
+import torch
+from methods.base import INTERFACE, Pruner, Selection
+
+@dataclass(frozen=True)
+class Twice(Pruner):
+    name = "twice"
+    hooks = (INTERFACE,)
+
+    def at_interface(self, view):
+        return Selection(torch.zeros(view.keep, dtype=torch.int64))
+"""
+
+
+@pytest.fixture
+def harness(suite_folder: Path, tmp_path: Path, monkeypatch, capsys) -> Command:
+    return commands_over(suite_folder, tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    found = tmp_path / "golden"
+    found.mkdir()
+    for name in ("divprune_n64_k16.npz", "vispruner_fragile_n576_t64_r050.npz", "fastv_weights_m1_L6_H4_KV4.npz"):
+        shutil.copy(GOLDEN / name, found)
+    return found
+
+
+def test_golden_files_are_one_array_in_json_and_a_table_without(harness: Command, folder: Path):
+    said = harness("validate", "--golden", str(folder), "--json")
+    assert said.code == 0
+    assert {row["file"].split("_")[0]: row["status"] for row in said.document} == {
+        "divprune": "pass", "fastv": "weights", "vispruner": "not_assertable"
+    }  # fmt: skip
+    table = harness("validate", "--golden", str(folder))
+    assert "divprune_n64_k16.npz" in table.out and "not_assertable" in table.out
+    assert "1 pass; 0 fail; 1 are weights of others; 1 cannot be asserted whole" in table.complaint
+
+
+def test_one_wrong_file_is_exit_1_and_says_what_differs(harness: Command, folder: Path):
+    arrays = dict(np.load(folder / "divprune_n64_k16.npz"))
+    arrays["kept_sorted"] = arrays["kept_sorted"][::-1]
+    np.savez(folder / "divprune_n64_k16.npz", **arrays)
+    said = harness("validate", "--golden", str(folder), "--json")
+    assert said.code == 1
+    (wrong,) = [row for row in said.document if row["status"] == "fail"]
+    assert wrong["file"] == "divprune_n64_k16.npz" and "kept_sorted" in wrong["detail"]
+
+
+def test_a_method_is_told_check_by_check(harness: Command):
+    said = harness("validate", "random", "--family", "qwen3_vl", "--json")
+    assert said.code == 0
+    assert [row["check"] for row in said.document] == [check.name for check in CHECKS]
+    assert {row["method"] for row in said.document} == {"random"}
+    assert all(row["status"] == "pass" and row["detail"] for row in said.document)
+
+
+def test_a_broken_file_of_ones_own_is_exit_1(harness: Command, tmp_path: Path):
+    path = tmp_path / "twice.py"
+    path.write_text(BROKEN)
+    said = harness("validate", str(path), "--family", "qwen3_vl")
+    assert said.code == 1
+    assert "keep names a row twice" in said.out
+    assert "selection fails on qwen3_vl" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("fastv", "--golden", str(GOLDEN)), ("fastvv",), ("--golden", "nowhere"), ("fastv", "--family", "gpt"),
+     ("fastv:k9",), ("./none.py",)],
+)  # fmt: skip
+def test_what_cannot_be_acted_on_is_a_usage_error(harness: Command, words: tuple[str, ...]):
+    said = harness("validate", *words)
+    assert said.code == 2 and said.complaint
