@@ -3,6 +3,7 @@
     HarnessError                    1  a check or a run failed
     ├── CorruptCheckpoint           1  a model folder that cannot be read
     ├── UndecodableImage            1  one image; inside a run it becomes an error row and the run goes on
+    ├── CorruptBenchmark            1  a data set that is torn, empty, or not what its declaration says
     ├── CorruptLog                  1  a run log whose header or records contradict themselves
     ├── StoreCorrupt                1  the database cannot be opened; `harness db rebuild` remakes it
     ├── DiskFull                    1  nothing more can be written
@@ -13,6 +14,7 @@
     │   └── InfeasibleBudget           the method cannot reach the budget; the message names the floor
     ├── EnvironmentProblem          3  this machine lacks something
     │   ├── ModelUnavailable           gated, or not in the local cache
+    │   ├── BenchmarkUnavailable       not in the local cache, and no network
     │   └── DeviceUnavailable
     ├── StoreLocked                 4  another process holds the store
     └── Interrupted               130  Ctrl-C; what was done is kept
@@ -39,6 +41,10 @@ class CorruptCheckpoint(HarnessError):
 
 class UndecodableImage(HarnessError):
     """An image file that cannot be opened, is torn, or is larger than the cap."""
+
+
+class CorruptBenchmark(HarnessError):
+    """A data set that is torn, empty, or not what its declaration says."""
 
 
 class CorruptLog(HarnessError):
@@ -83,6 +89,10 @@ class EnvironmentProblem(HarnessError):
 
 class ModelUnavailable(EnvironmentProblem):
     """A hub model that is gated, or absent from the local cache while offline."""
+
+
+class BenchmarkUnavailable(EnvironmentProblem):
+    """A data set that is neither given nor cached, and cannot be reached; or the package that reads it is missing."""
 
 
 class DeviceUnavailable(EnvironmentProblem):

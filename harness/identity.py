@@ -21,6 +21,7 @@ ANSWER_MODULES = (
     "methods/ops.py",
     "harness/models/*.py",
     "harness/benchmarks/*.py",
+    "harness/benchmarks/scoring/*.py",
     "harness/accuracy.py",
     "harness/planning.py",
     "harness/budget.py",

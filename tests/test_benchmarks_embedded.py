@@ -99,7 +99,7 @@ def test_a_missing_suite_says_what_to_do(tmp_path: Path):
 
 
 def test_an_unknown_benchmark_gets_the_nearest_names():
-    assert names() == ["reference", "reference-quick"]
+    assert {"reference", "reference-quick"} <= set(names())
     with pytest.raises(UnknownBenchmark, match="nearest: reference"):
         open_benchmark("refrence")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from harness.records import Sample
+from harness.records import Record, Sample
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Benchmark(ABC):
     @abstractmethod
     def score(self, prediction: str, sample: Sample) -> float:
         """How right a prediction is, in [0, 1]; higher is better."""
+
+    @abstractmethod
+    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
+        """Name with its rule -> the value over the records of a run; not a number where no row has a say."""
 
     def load_images(self, sample: Sample) -> list[Image]:
         """All images of a sample, in order. Raises UndecodableImage."""

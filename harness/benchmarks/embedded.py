@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 
 from PIL.Image import Image
 
@@ -15,7 +16,7 @@ from harness.benchmarks.base import Benchmark
 from harness.benchmarks.images import decode
 from harness.benchmarks.scoring import exact_match, majority_share
 from harness.errors import HarnessError
-from harness.records import Sample
+from harness.records import Record, Sample
 
 MAX_NEW_TOKENS = 6  # the longest answer has two tokens; a model that rambles is cut here and counts as wrong
 
@@ -34,6 +35,9 @@ class EmbeddedSuite(Benchmark):
 
     def score(self, prediction: str, sample: Sample) -> float:
         return exact_match(prediction, sample.answer)
+
+    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
+        return {"exact_match": fmean(record.score for record in records)}
 
 
 def open_suite(name: str, folder: Path, *, quick: bool) -> EmbeddedSuite:

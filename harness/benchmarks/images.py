@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from harness.errors import UndecodableImage
 
 MAX_PIXELS = 50_000_000
-_DECODING_FAILURES = (  # PIL raises SyntaxError for a broken PNG, ValueError or EOFError for some torn files
+_FAILURES = (  # PIL raises SyntaxError for a broken PNG, ValueError or EOFError for some torn files
     OSError,
     SyntaxError,
     ValueError,
@@ -20,23 +24,48 @@ _DECODING_FAILURES = (  # PIL raises SyntaxError for a broken PNG, ValueError or
 )
 
 
-def decode(path: Path) -> Image.Image:
-    """The image at `path`, fully decoded to RGB. Raises UndecodableImage, naming the file and the reason."""
+def decode(source: Path | bytes, name: str = "") -> Image.Image:
+    """An image from a file or from its bytes, fully decoded to RGB; `name` says in messages what it was.
+
+    Raises UndecodableImage, naming the image and the reason.
+    """
+    name = name or str(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 pixels = image.width * image.height
                 if pixels > MAX_PIXELS:
-                    raise UndecodableImage(f"{path} has {pixels / 1e6:.0f} Mpx; the cap is {MAX_PIXELS / 1e6:.0f} Mpx")
+                    raise UndecodableImage(f"{name} has {pixels / 1e6:.0f} Mpx; the cap is {MAX_PIXELS / 1e6:.0f} Mpx")
                 return image.convert("RGB")
-    # PIL raises SyntaxError for broken PNG and ValueError or EOFError for some torn files
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as e:
-        raise UndecodableImage(f"cannot decode {path}: {str(e) or type(e).__name__}") from e
+    except _FAILURES as error:
+        raise UndecodableImage(f"cannot decode {name}: {str(error) or type(error).__name__}") from error
+
+
+def decode_cell(cell: Any, name: str) -> Image.Image:
+    """The image in a table's cell: bytes, a mapping with `bytes` as hub data sets have it, or base64 text.
+
+    Raises UndecodableImage, naming the cell, also where it is empty.
+    """
+    if isinstance(cell, dict):
+        cell = cell.get("bytes")
+    if not cell:
+        raise UndecodableImage(f"{name} is empty")
+    if isinstance(cell, str):
+        try:
+            cell = base64.b64decode(cell, validate=True)
+        except binascii.Error as error:
+            raise UndecodableImage(f"{name} is no base64: {error}") from error
+    return decode(cell, name)
+
+
+def image_size(cell: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of the image in a hub data set's cell, read from its header; (1, 1) where there is none.
+
+    Such a sample becomes an error row when its image is asked for.
+    """
+    try:
+        with Image.open(io.BytesIO(cell["bytes"])) as image:
+            return image.size
+    except (*_FAILURES, TypeError):
+        return 1, 1

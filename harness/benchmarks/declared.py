@@ -1,0 +1,192 @@
+"""A declared benchmark, opened: rows become samples, cells become images, answers become scores."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from harness.benchmarks.base import Benchmark
+from harness.benchmarks.declaration import NUMBER, PICTURE, Declaration, Hub, Row
+from harness.benchmarks.images import decode_cell, image_size
+from harness.benchmarks.order import stratified
+from harness.benchmarks.scoring.groups import unparsed
+from harness.benchmarks.scoring.rule import Metric, Rule, Scored
+from harness.benchmarks.scoring.text import majority_share
+from harness.benchmarks.tables import Table, open_hub, open_tsv
+from harness.errors import BenchmarkUnavailable, CorruptBenchmark, UndecodableImage
+from harness.records import Record, Sample
+
+REFERENCE_LENGTH = 64  # a base64 cell this short is the index of the row that holds the image
+
+
+@dataclass(frozen=True)
+class DeclaredBenchmark(Benchmark):
+    """A published benchmark. A sample's images are "row/column" or "row/column/place" in `pictures`."""
+
+    declaration: Declaration
+    pictures: Table
+    rows_by_index: Mapping[str, int]  # TSV only: many rows may share the image of one
+
+    def load_image(self, sample: Sample, index: int) -> Image:
+        row, column, *place = sample.images[index].split("/")
+        name = f"{self.pictures.words}, row {row}, {column}"
+        cell = _resolved(self.pictures, int(row), column, self.rows_by_index)
+        if place:
+            if not isinstance(cell, list) or len(cell) <= int(place[0]):
+                raise UndecodableImage(f"{name} has no image {place[0]}")
+            cell = cell[int(place[0])]
+        return decode_cell(cell, name)
+
+    def prompt(self, sample: Sample) -> str:
+        return sample.question
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        return self.declaration.rule(prediction, sample) or 0.0
+
+    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
+        samples = {sample.id: sample for sample in self.samples}
+        answered = [(samples[record.sample_id], record) for record in records]
+        return {
+            metric.name: metric.aggregate(_judged(answered, metric.rule or self.declaration.rule))
+            for metric in (*self.declaration.metrics, Metric("unparsed_ratio", unparsed))
+        }
+
+
+def _resolved(table: Table, row: int, column: str, rows_by_index: Mapping[str, int]) -> Any:
+    """A cell, or the one that it refers to by the index of its row, as TSV files do with shared images."""
+    cell = table.cell(row, column)
+    if isinstance(cell, str) and len(cell) <= REFERENCE_LENGTH and cell in rows_by_index:
+        return table.cell(rows_by_index[cell], column)
+    return cell
+
+
+def _judged(answered: list[tuple[Sample, Record]], rule: Rule) -> list[Scored]:
+    return [
+        Scored(sample, record.prediction, None if record.error else rule(record.prediction, sample))
+        for sample, record in answered
+    ]
+
+
+def open_declared(declaration: Declaration, data_dir: Path | None = None) -> DeclaredBenchmark:
+    """Open a benchmark: from `data_dir`/NAME or /OWNER/NAME (hub layout, or the TSV file), or from the hub's cache.
+
+    Raises BenchmarkUnavailable when it is neither there nor reachable, CorruptBenchmark when it is not what the
+    declaration says: other columns, no rows, answers outside its answer space.
+    """
+    folder = _folder(declaration, data_dir)
+    table = _open(declaration.source, folder)
+    pictures = open_hub(declaration.pictures, folder) if declaration.pictures else table
+    if data_dir is None:
+        _compare_rows(declaration, len(table.rows))
+    rows_by_index = {} if isinstance(declaration.source, Hub) else _by_index(table)
+    samples = stratified(_samples(declaration, table, pictures, rows_by_index))
+    return DeclaredBenchmark(
+        name=declaration.name,
+        title=declaration.title,
+        revision=f"{table.revision}+{_wording(declaration)}",
+        licence=declaration.licence,
+        max_new_tokens=declaration.max_new_tokens,
+        samples=samples,
+        chance=majority_share(samples) if declaration.answers.allowed else {"all": declaration.chance},
+        declaration=declaration,
+        pictures=pictures,
+        rows_by_index=rows_by_index,
+    )
+
+
+def _folder(declaration: Declaration, data_dir: Path | None) -> Path | None:
+    if data_dir is None:
+        return None
+    places = (declaration.name, *(declaration.source.ids if isinstance(declaration.source, Hub) else ()))
+    found = [data_dir / place for place in places if (data_dir / place).is_dir()]
+    if not found:
+        raise BenchmarkUnavailable(f"{data_dir} has no folder {places[0]}; put {declaration.source.words} there")
+    return found[0]
+
+
+def _open(source: object, folder: Path | None) -> Table:
+    if isinstance(source, Hub):
+        return open_hub(source, folder)
+    file = folder and folder / source.file
+    if file is not None and not file.is_file():
+        raise BenchmarkUnavailable(f"{folder} has no {source.file}; download it from {source.url}")
+    return open_tsv(source, file)
+
+
+def _samples(declaration: Declaration, table: Table, pictures: Table, rows_by_index: Mapping[str, int]) -> list[Sample]:
+    source = declaration.source
+    texts = table.texts(column for column in source.columns if column not in source.images or declaration.pictures)
+    row_of = {row["id"]: number for number, row in enumerate(pictures.texts(["id"]))} if declaration.pictures else {}
+    samples = []
+    for number, row in enumerate(texts):
+        row |= {NUMBER: number}
+        if declaration.sized:
+            row |= {"size": image_size(table.cell(number, source.images[0]))}
+        if rows_by_index:
+            row |= {PICTURE: _digest(_resolved(table, number, source.images[0], rows_by_index))}
+        held = number if not row_of else _picture(row, row_of, declaration, number)
+        samples += [_sample(declaration, one, number, held) for one in declaration.explode(row)]
+    return _unique(samples)
+
+
+def _picture(row: Row, row_of: Mapping[str, int], declaration: Declaration, number: int) -> int:
+    key = row[declaration.joined]
+    if key not in row_of:
+        raise CorruptBenchmark(f"{declaration.name}, row {number}: no image with id {key!r}; download the images again")
+    return row_of[key]
+
+
+def _sample(declaration: Declaration, row: Row, number: int, held: int) -> Sample:
+    try:
+        sample = declaration.read(row)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CorruptBenchmark(
+            f"{declaration.name}, row {number} is not as declared: {error!r}; the data set was changed, or is torn"
+        ) from error
+    if not declaration.answers.holds(sample.answer):
+        raise CorruptBenchmark(
+            f"{declaration.name}, row {number} has the answer {sample.answer!r}, expected {declaration.answers.words}; "
+            "is this a split whose answers are hidden?"
+        )
+    return replace(sample, images=tuple(f"{held}/{image}" for image in sample.images))
+
+
+def _digest(cell: str | None) -> str:
+    return hashlib.sha256((cell or "").encode()).hexdigest()[:16]
+
+
+def _unique(samples: list[Sample]) -> list[Sample]:
+    """The samples with ids that differ: the second "7" becomes "7~2"."""
+    seen: Counter[str] = Counter()
+    found = []
+    for sample in samples:
+        seen[sample.id] += 1
+        found.append(sample if seen[sample.id] == 1 else replace(sample, id=f"{sample.id}~{seen[sample.id]}"))
+    return found
+
+
+def _by_index(table: Table) -> dict[str, int]:
+    return {row["index"]: number for number, row in enumerate(table.texts(["index"]))}
+
+
+def _compare_rows(declaration: Declaration, found: int) -> None:
+    expected = declaration.source.rows
+    if expected is not None and found != expected:
+        warnings.warn(
+            f"{declaration.name} has {found} rows, its card said {expected}; scores may not compare with papers'",
+            stacklevel=3,
+        )
+
+
+def _wording(declaration: Declaration) -> str:
+    """8 hex digits over the file of a declaration: its prompts are part of what was asked."""
+    source = Path(inspect.getsourcefile(declaration.read) or "")
+    return hashlib.sha256(source.read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:8]
