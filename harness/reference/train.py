@@ -1,4 +1,4 @@
-"""Trains the reference model A from nothing: `python -m harness.reference.train --minutes 102 --out runs/reference-a`.
+"""Trains a reference model: `python -m harness.reference.train --minutes 102 --out runs/reference-a [--model b]`.
 
 Data-parallel workers of one thread each (CPU), or one worker on an accelerator. Every `--save-seconds` a checkpoint
 replaces the last; `--resume` goes on from it: model, optimizers, position in the course; data follow from (seed,
@@ -11,20 +11,21 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import nn
 
-from harness.reference.architecture import new_model
 from harness.reference.batches import LENGTH, QUESTIONS, Batch, Encoder, make_batch
 from harness.reference.course import Course, Moment
 from harness.reference.export import export
+from harness.reference.kinds import KINDS
 from harness.reference.losses import AuxiliaryHeads, answer_loss, exact_matches, gaze_loss
 from harness.reference.materials import load_materials
 from harness.reference.optimizer import Muon, is_hidden_matrix
-from harness.reference.packed import WORDS, Layout, PackedModel, layout
+from harness.reference.packed import WORDS
 from harness.reference.sprites import SpriteBank
 from harness.reference.training_log import Log
 from harness.reference.vocabulary import build_processor
@@ -36,7 +37,8 @@ CLIP_NORM = 1.0
 @dataclass(frozen=True)
 class Settings:
     """A training run. minutes: consumed by training, over all sessions; rates are peaks; export_to: None writes
-    none."""
+    none. start_from: folder of model A, whose weights model B takes over; None: from nothing. processor_time: minutes
+    of processor time of a worker, not by the clock, so that other work on the machine does not shorten the course."""
 
     out: Path
     minutes: float
@@ -50,6 +52,9 @@ class Settings:
     save_seconds: float = 300.0
     export_to: Path | None = None
     variants: int = 200
+    model: str = "a"
+    start_from: Path | None = None
+    processor_time: bool = False
 
 
 class Trainer:
@@ -59,7 +64,8 @@ class Trainer:
         self.settings, self.rank = settings, rank
         self.course = Course(settings.minutes * 60.0, settings.seeing_minutes * 60.0)
         self.elapsed, self.step_index = 0.0, 0
-        self.packed = PackedModel(new_model(settings.seed)).to(settings.device)
+        self.kind = KINDS[settings.model]
+        self.packed = self.kind.packed(self.kind.new(settings.seed, settings.start_from)).to(settings.device)
         torch.manual_seed(settings.seed)
         self.heads = AuxiliaryHeads().to(settings.device)
         self.parameters = [*self.packed.parameters(), *self.heads.parameters()]
@@ -69,8 +75,8 @@ class Trainer:
         bank_rng = np.random.default_rng([settings.seed, rank, 7])
         self.bank = SpriteBank(self.materials, bank_rng, settings.variants, numbers_each=24)
         self.encode = Encoder(build_processor().tokenizer)
-        self.layouts: dict[int, Layout] = {}
-        self.clock = time.perf_counter()
+        self.layouts: dict[int, Any] = {}
+        self.clock = self._now()
 
     def batch(self, moment: Moment) -> Batch:
         """The batch of this worker and step."""
@@ -78,10 +84,10 @@ class Trainer:
         crowded = [bool(v) for v in rng.random(moment.images) < moment.crowded_share]
         return _to(make_batch(self.materials, self.bank, self.encode, rng, moment.side, crowded), self.settings.device)
 
-    def tables(self, side: int) -> Layout:
+    def tables(self, side: int) -> Any:
         """The layout for one image size, made once."""
         if side not in self.layouts:
-            made = layout(self.packed.native.to("cpu"), side, QUESTIONS, LENGTH)
+            made = self.kind.layout(self.packed.native.to("cpu"), side, QUESTIONS, LENGTH)
             self.packed.native.to(self.settings.device)
             self.layouts[side] = _to(made, self.settings.device)
         return self.layouts[side]
@@ -138,9 +144,12 @@ class Trainer:
             "labels": accuracy,
         }
 
+    def _now(self) -> float:
+        return time.process_time() if self.settings.processor_time else time.perf_counter()
+
     def _agree(self) -> None:
         """Average gradients over workers, and with them the clock, so that all follow the same course."""
-        now = time.perf_counter()
+        now = self._now()
         elapsed, self.clock = self.elapsed + now - self.clock, now
         if self.settings.workers > 1:
             held = [p for p in self.parameters if p.grad is not None]
@@ -169,10 +178,10 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.elapsed, self.step_index = state["elapsed"], state["step"]
-        self.clock = time.perf_counter()
+        self.clock = self._now()
 
 
-def _optimizers(packed: PackedModel, heads: AuxiliaryHeads, settings: Settings) -> list[torch.optim.Optimizer]:
+def _optimizers(packed: nn.Module, heads: AuxiliaryHeads, settings: Settings) -> list[torch.optim.Optimizer]:
     named = list(packed.named_parameters())
     hidden = [p for name, p in named if settings.muon and is_hidden_matrix(name, p)]
     chosen = {id(p) for p in hidden}
@@ -233,6 +242,7 @@ def save(trainer: Trainer, checkpoint: Path) -> None:
         export(
             {name: tensor.cpu() for name, tensor in trainer.packed.native.state_dict().items()},
             trainer.settings.export_to,
+            trainer.settings.model,
         )
 
 
@@ -244,12 +254,15 @@ def main() -> None:
     parser.add_argument("--seeing-minutes", type=float, default=9.0, help="of which vision only")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", choices=sorted(KINDS), default="a")
+    parser.add_argument("--start-from", type=Path, default=None, help="model A's folder, for model B")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--adam-only", action="store_true", help="AdamW for every parameter")
     parser.add_argument("--adam-rate", type=float, default=1.5e-3)
     parser.add_argument("--muon-rate", type=float, default=0.015)
     parser.add_argument("--save-seconds", type=float, default=300.0)
     parser.add_argument("--export-to", type=Path, default=None, help="folder to export the model into at every save")
+    parser.add_argument("--processor-time", action="store_true", help="count minutes of processor time of a worker")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     asked = vars(parser.parse_args())
     resume, muon = asked.pop("resume"), not asked.pop("adam_only")

@@ -6,7 +6,13 @@ Byte-level: every text has an encoding. The vocabulary is learned from the suite
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil, Qwen3VLProcessor
+from transformers import (
+    CLIPImageProcessorPil,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLProcessor,
+)
 
 from harness.models.processing import image_only
 from harness.reference.words import CARDS, COLOUR_NAMES, FAMILIES, QUADRANTS, SHAPE_NAMES, question
@@ -41,14 +47,7 @@ CHAT_TEMPLATE = (
 
 
 def build_processor() -> Qwen3VLProcessor:
-    """The processor from nothing: vocabulary trained in a fraction of a second, the same every time."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_train_bpe(),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIALS[1:]),
-        padding_side="left",
-    )
+    """Model A's processor from nothing: vocabulary trained in a fraction of a second, the same every time."""
     images = Qwen2VLImageProcessorPil(
         patch_size=16,
         merge_size=2,
@@ -57,7 +56,48 @@ def build_processor() -> Qwen3VLProcessor:
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
-    return image_only(Qwen3VLProcessor)(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    return image_only(Qwen3VLProcessor)(
+        image_processor=images, tokenizer=build_tokenizer(), chat_template=CHAT_TEMPLATE
+    )
+
+
+def build_processor_b() -> LlavaProcessor:
+    """Model B's processor: the same words and template, images scaled to the tower's one size."""
+    side = {"height": 256, "width": 256}
+    images = CLIPImageProcessorPil(
+        do_resize=True,
+        size=side,
+        do_center_crop=False,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=build_tokenizer(),
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        image_token="<|image_pad|>",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of both models."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_train_bpe(),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIALS[1:]),
+        padding_side="left",
+    )
+
+
+def save_processor_b(folder: Path) -> None:
+    """Write model B's processor files into `folder` in the hub's format."""
+    processor = build_processor_b()
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
 
 
 def save_processor(folder: Path) -> None:

@@ -1,0 +1,43 @@
+"""The two reference models: how each is made, run in training, laid out and saved."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, Qwen3VLForConditionalGeneration
+
+from harness.reference.architecture import new_model
+from harness.reference.architecture_b import new_model_b
+from harness.reference.packed import PackedModel, layout
+from harness.reference.packed_b import PackedModelB, layout_b
+from harness.reference.vocabulary import save_processor, save_processor_b
+
+
+@dataclass(frozen=True)
+class Kind:
+    """new(seed, folder to start from or None); packed(model): the training forward; layout(model, side in pixels,
+    questions, length): its constants; most_bytes: of the exported weights."""
+
+    new: Callable[[int, Path | None], PreTrainedModel]
+    packed: Callable[[Any], nn.Module]
+    layout: Callable[[Any, int, int, int], Any]
+    save_processor: Callable[[Path], None]
+    most_bytes: int
+
+
+def _new_a(seed: int, start: Path | None) -> PreTrainedModel:
+    if start is not None:
+        raise ValueError("model A starts from nothing; leave out --start-from")
+    return new_model(seed)
+
+
+def _new_b(seed: int, start: Path | None) -> PreTrainedModel:
+    return new_model_b(seed, None if start is None else Qwen3VLForConditionalGeneration.from_pretrained(start).float())
+
+
+KINDS = {
+    "a": Kind(_new_a, PackedModel, layout, save_processor, 15_000_000),
+    "b": Kind(_new_b, PackedModelB, layout_b, save_processor_b, 11_000_000),
+}
