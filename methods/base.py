@@ -65,6 +65,7 @@ __all__ = [
     "map_depths",
     "one_site_plan",
     "rows_of_unit",
+    "shows_cls_rows",
 ]
 
 
@@ -149,6 +150,9 @@ class Shape:
 
     vit_cls: the ViT has a CLS token, so that it can give rows of "cls" queries. vit_head_width, llm_head_width: of one
     head's keys, for the FLOPs of methods that compare them (0: told without them).
+    shows_cls: where one unit is one patch, the projector can take the CLS token too. A pruner with `cls_row` then finds
+    it at the interface as the first row of each image: kind PREFIX, unit -1, 0 in signals of the ViT. Kept, it is a
+    visual token like any other and counts; not kept, it is dropped as it would be without the pruner.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -166,6 +170,10 @@ class Shape:
     @property
     def n(self) -> int:
         return sum(self.images)
+
+    @property
+    def shows_cls(self) -> bool:
+        return self.vit_cls and self.unit_patches == 1
 
 
 @dataclass(frozen=True)
@@ -232,10 +240,9 @@ class View:
     """The read-only inputs of a pruner at one site. All tensors share a device; rows are in raster order per image.
 
     hidden  pre-tokenization: pixels in [0, 1], (n, 3, u, u) with u the unit's side in pixels; in-vit: (n, g, d)
-            (an aggregate row repeats its one token g times; the tower's own tokens, CLS, are never rows); interface
-            and in-llm: (n, d).
+            (an aggregate row repeats its one token g times; CLS is never a row here); interface and in-llm: (n, d).
     keep    rows that must be alive afterwards, aggregate included; None in native mode.
-    image   (n,) which image a row belongs to; unit (n,) its raster index there, -1 for an aggregate.
+    image   (n,) which image a row belongs to; unit (n,) its raster index there, -1 for an aggregate or a CLS token.
     kind    (n,) VISUAL | AGGREGATE | PREFIX; size (n,) how many original tokens a row stands for.
     seed    an integer that depends on run seed, sample and site alone.
     prepared what `prepare` returned for this model.
@@ -277,7 +284,8 @@ class Pruner:
     """Base of every method. Subclass as a frozen dataclass; the fields are the settings.
 
     Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
-    settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `positions` ("original" keeps the
+    settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `cls_row` (whether the interface's view
+    has the ViT's CLS tokens as rows, see `Shape.shows_cls`), `positions` ("original" keeps the
     survivors' positions; "renumber" closes the gaps on models with 1-d RoPE, M-RoPE always keeps its ids unless a
     Selection says otherwise), `stochastic`, `synchronises` (why a hook method waits for the device; "" if none does).
     """
@@ -289,6 +297,7 @@ class Pruner:
     hooks: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     granularity: ClassVar[str] = "unit"
+    cls_row: ClassVar[bool] = False
     positions: ClassVar[str] = "original"
     stochastic: ClassVar[bool] = False
     synchronises: ClassVar[str] = ""
@@ -385,6 +394,11 @@ def map_depths(indices: tuple[int, ...], depth: int, layers: int) -> tuple[int, 
 def rows_of_unit(site: Site, pruner: Pruner, shape: Shape) -> int:
     """How many rows of a view at `site` make a unit: 1, or unit_patches in the ViT under patch granularity."""
     return shape.unit_patches if site.hook == IN_VIT and pruner.granularity == "patch" else 1
+
+
+def shows_cls_rows(pruner: Pruner, plan: Plan, shape: Shape) -> bool:
+    """Whether the interface's view of a run has the CLS tokens as rows."""
+    return Site(INTERFACE) in plan.keeps and shape.shows_cls and pruner.cls_row
 
 
 def one_site_plan(name: str, site: Site, budget: Budget, shape: Shape) -> Plan:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from harness.measure.dims import ModelDims
 from harness.measure.signals import aggregate_flops, llm_signal_flops, vit_signal_flops
 from harness.records import PromptText, Realised
-from methods.base import HOOKS, IN_LLM, IN_VIT, PRE_TOKENIZATION, ModelInfo, Plan, Pruner, Shape, Site, rows_of_unit
+from methods.base import (
+    HOOKS,
+    IN_LLM,
+    IN_VIT,
+    INTERFACE,
+    PRE_TOKENIZATION,
+    ModelInfo,
+    Plan,
+    Pruner,
+    Shape,
+    Site,
+    rows_of_unit,
+    shows_cls_rows,
+)
 from methods.ops import share
 
 Rows = tuple[tuple[int, int], ...]  # units and aggregates of each image
@@ -43,6 +56,7 @@ def planned_realised(
     by_half = {0: _units(shape.images)}  # the attention of block b is half 2b, its MLP the one behind
     sites, flops = [], 0
     n = merged = shape.n
+    cls_rows = len(shape.grids) if shows_cls_rows(pruner, plan, shape) else 0
     for site in sorted(plan.keeps, key=_running_order):
         kept, width = plan.keeps[site], site_width(dims, site)
         assert kept is not None
@@ -50,6 +64,7 @@ def planned_realised(
         alive = sum(map(sum, rows))
         gathered = sum(aggregates for _, aggregates in rows)
         each = rows_of_unit(site, pruner, shape)
+        n += cls_rows if site.hook == INTERFACE else 0
         sites.append((site.label, n * each, (alive - gathered) * each, width))
         flops += pruner.selection_flops(site, n * each, (alive - gathered) * each, width, shape)
         if gathered:
@@ -72,7 +87,7 @@ def planned_realised(
         flops += len(shape.grids) * pruner.extra_vit_flops(text.question, model)
     return Realised(
         vit_tokens=vit_tokens,
-        merged_units=merged,
+        merged_units=merged + cls_rows,
         entering=plan.entering,
         text_tokens=text.total,
         sites=tuple(sites),

@@ -15,7 +15,7 @@ from harness.models.interface import Visual, at_interface, grouped, select
 from harness.models.sequence import Sequence
 from harness.models.trace import PATCHES, Trace
 from harness.models.vision import VisionState
-from harness.models.vit_signals import packed
+from harness.models.vit_signals import packed, with_cls_rows
 from methods.base import (
     IN_VIT,
     INTERFACE,
@@ -30,6 +30,7 @@ from methods.base import (
     Site,
     View,
     rows_of_unit,
+    shows_cls_rows,
 )
 
 
@@ -165,6 +166,12 @@ class Pass:
         return smaller
 
     def interface(self, state: VisionState) -> Visual:
+        shows_cls = shows_cls_rows(self.pruner, self.plan, self.inputs.shape)
+        if shows_cls:
+            self._vit_signals = {
+                need: with_cls_rows(need, values, state.segments) for need, values in self._vit_signals.items()
+            }
+            state = state.with_cls_rows()
         with self.clock.stage("projector"):
             visual = at_interface(state, self.family.project(state))
             self.trace.merged_units = visual.rows.n
@@ -181,6 +188,8 @@ class Pass:
                     signals[need] = self._question()
             view = self._view(site, tokens, rows.image, rows.unit, rows.kind, rows.size, signals)
             selection = self.pruner.at_interface(view)
+            if selection is None and shows_cls:
+                selection = Selection(torch.nonzero(rows.kind == VISUAL).flatten())
             if selection is None:
                 return visual
             selection = grouped(selection, rows.image, view.images)

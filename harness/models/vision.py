@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from methods.base import AGGREGATE, VISUAL, InvalidSelection
+from methods.base import AGGREGATE, PREFIX, VISUAL, InvalidSelection
 from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
 
@@ -20,8 +20,8 @@ from methods.selection import Selection, aggregate, reduce, reduce_sizes
 class Segment:
     """Tokens of one image (or tile): attention never crosses images. units: rows, of `VisionState.patches` each.
 
-    prefix: tokens of the tower itself, such as CLS. They are never pruned, no view shows them, and they end with the
-    ViT; `embed` sets them.
+    prefix: tokens of the tower itself (CLS), which `embed` sets. They are never pruned in the ViT and end with it,
+    unless `with_cls_rows` hands them on.
     """
 
     extra: int
@@ -103,7 +103,7 @@ class VisionState:
         device = units.device
         image = torch.cat([self.image, torch.tensor([i for i, _ in carried], dtype=torch.int64, device=device)])
         unit = torch.cat([self.unit, torch.full((len(carried),), -1, device=device)])
-        kind = torch.full_like(image, VISUAL)
+        kind = torch.where(unit < 0, PREFIX, VISUAL)
         kind[self.unit.shape[0] :] = AGGREGATE
         size = torch.cat([self.size, torch.ones(len(carried), device=device)])
         return hidden, image, unit, kind, size
@@ -226,6 +226,24 @@ class VisionState:
             taps=tuple(tap.packed(g) for tap in self.taps),
             patches=g,
             packs=1,
+        )
+
+    def with_cls_rows(self) -> VisionState:
+        """The same tokens with each image's prefix tokens as its first rows, unit -1; for units of one patch."""
+        assert self.patches == 1 and not self.taps
+        counts = [segment.units for segment in self.segments]
+
+        def behind(values: Tensor, own: list[float]) -> Tensor:
+            parts = zip(values.split(counts), self.segments, own, strict=True)
+            return torch.cat([piece for part, s, value in parts for piece in (part.new_full((s.prefix,), value), part)])
+
+        same, images = [-1] * len(counts), list(range(len(counts)))
+        return replace(
+            self,
+            segments=tuple(replace(s, units=s.units + s.prefix, prefix=0) for s in self.segments),
+            unit=behind(self.unit, same),
+            image=behind(self.image, images),
+            size=behind(self.size, [1] * len(counts)),
         )
 
     def key_bias(self) -> list[Tensor]:

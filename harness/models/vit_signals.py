@@ -50,6 +50,16 @@ def packed(signal: Signal, values: Tensor, g: int) -> Tensor:
     return values.reshape(*values.shape[:-2], -1, g)
 
 
+def with_cls_rows(signal: Signal, values: Tensor, segments: tuple[Segment, ...]) -> Tensor:
+    """A signal with zeros for the prefix tokens, which stand in front of each image's rows."""
+    dim = 0 if signal.kind in ("queries", "keys") else values.ndim - 2
+    parts = values.split([segment.units for segment in segments], dim)
+    pieces = []
+    for part, segment in zip(parts, segments, strict=True):
+        pieces += [part.new_zeros((*part.shape[:dim], segment.prefix, *part.shape[dim + 1 :])), part]
+    return torch.cat(pieces, dim)
+
+
 def image_by_image(captures: list[Capture], lengths: tuple[int, ...]) -> list[Capture]:
     """One capture an image, from one an image, one of a packed call (flash attention) or one of a batch of tiles."""
     if len(captures) == len(lengths):

@@ -1,0 +1,130 @@
+"""A tower with a CLS token from end to end: a Qwen3-VL of units of one patch, a made-up CLS before each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from tiny import EOS, Scripted, in_llm, processed, qwen3_vl
+from transformers import Qwen3VLForConditionalGeneration
+
+from harness.measure.flops import dims_of, planned_realised
+from harness.models.engine import Engine
+from harness.models.qwen3_vl import Qwen3VL
+from methods.base import IN_VIT, INTERFACE, PREFIX, VISUAL, Budget, Plan, Selection, Signal, Site
+
+FACE, CUT = Site(INTERFACE), Site(IN_VIT, 3, "attention")
+CLS = torch.linspace(-1, 1, 32)
+TWO = ((2, 3), (3, 2))
+ROWS = Signal("rows", "vit", 6, "cls")
+
+
+class WithCls(Qwen3VL):
+    def inputs(self, processed):
+        inputs = super().inputs(processed)
+        return replace(inputs, shape=replace(inputs.shape, vit_cls=True))
+
+    def embed(self, inputs, keep):
+        state = super().embed(inputs, keep)
+        grown = state.with_extra([CLS.to(state.hidden.dtype)[None] for _ in state.segments])
+        return replace(grown, segments=tuple(replace(s, extra=0, prefix=1) for s in grown.segments))
+
+    def forward_arguments(self, *arguments):
+        given = super().forward_arguments(*arguments)
+        given["mm_encoder_outputs"]["image"].deepstack_features = []  # Qwen3-VL wants a list, this one has no taps
+        return given
+
+
+@pytest.fixture(scope="module")
+def family():
+    config = qwen3_vl().config
+    config.vision_config.spatial_merge_size, config.vision_config.deepstack_visual_indexes = 1, []
+    torch.manual_seed(0)
+    model = Qwen3VLForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        parameter.data += torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5)
+    model.generation_config.eos_token_id = EOS
+    return WithCls(model)
+
+
+def batch(grids=TWO):
+    whole = processed(grids)
+    one_patch = torch.tensor([[1, rows, columns] for rows, columns in grids])
+    return {**whole, "pixel_values": whole["pixel_values"][: int(one_patch.prod(1).sum())], "image_grid_thw": one_patch}
+
+
+@dataclass(frozen=True)
+class ShowsCls(Scripted):
+    cls_row: ClassVar[bool] = True
+
+
+def run(family, pruner, plan=None, grids=TWO):
+    engine = Engine(family, pruner)
+    inputs = family.inputs(batch(grids))
+    return engine.prefill(inputs, plan or pruner.whole_plan(), logits_to_keep=0), inputs
+
+
+def test_without_a_wish_no_view_shows_cls_and_no_token_comes_of_it(family):
+    seen = []
+
+    def look(view):
+        seen.append((view.n, set(view.kind.tolist())))
+        return Selection(torch.arange(view.n))
+
+    out, _ = run(family, Scripted({CUT: look, FACE: look, in_llm(1): look}))
+    assert seen == [(12, {VISUAL})] * 3
+    assert out.realised.vit_tokens == ((7, 7),) * 8 and out.realised.entering == (12,) * 6
+    kept_all, _ = run(family, None, Plan({}))
+    assert torch.equal(out.logits, kept_all.logits)
+
+
+def test_cls_attends_and_is_attended(family):
+    seen = {}
+
+    def look(view):
+        seen["rows"] = view.signal(ROWS)
+        return Selection(torch.arange(view.n))
+
+    run(family, Scripted({FACE: look}, signals=(ROWS,)))
+    assert seen["rows"].shape == (12, 1)
+    first, second = seen["rows"].split(6)
+    assert 0.2 < first.sum() < 1 and 0.2 < second.sum() < 1  # the rest went to CLS itself
+
+
+def test_at_the_interface_cls_is_the_first_row_of_its_image_and_can_become_a_token(family):
+    seen = {}
+    keys = Signal("keys", "vit", 6)
+
+    def keep(view):
+        seen.update(kind=view.kind.tolist(), unit=view.unit.tolist(), rows=view.signal(ROWS), keys=view.signal(keys))
+        seen["hidden"] = view.hidden
+        return Selection(torch.tensor([0, 2, 7, 8, 9]))
+
+    pruner = ShowsCls({FACE: keep}, signals=(ROWS, keys))
+    plan = Plan({FACE: 5}, (5,) * 6)
+    out, inputs = run(family, pruner, plan)
+    assert seen["kind"] == [PREFIX, *[VISUAL] * 6] * 2
+    assert seen["unit"] == [-1, *range(6)] * 2
+    assert seen["rows"].shape == (14, 1) and seen["rows"][[0, 7]].abs().max() == 0 and seen["rows"][1:7].min() > 0
+    assert seen["keys"].shape == (14, 1, 2, 16) and seen["keys"][[0, 7]].abs().max() == 0
+    assert out.realised.entering == (5,) * 6 and out.realised.merged_units == 14
+    assert int(out.realised.kept["interface"], 16) == 0b11_000010  # units 1 of the first, 0 and 1 of the second
+    dims = replace(dims_of(family.model.config), vit_prefix_tokens=1)
+    told = planned_realised(dims, inputs.shape, plan, inputs.text, pruner)
+    assert told == replace(out.realised, kept={})
+    state = family.embed(inputs, None)
+    for number in range(8):
+        state = family.run_mlp(number, family.run_attention(number, state))
+    with torch.no_grad():
+        projected = family.visual.merger(state.hidden)  # CLS included, image after image
+    torch.testing.assert_close(seen["hidden"], projected)
+
+
+def test_a_decision_to_do_nothing_leaves_cls_behind(family):
+    out, inputs = run(family, ShowsCls({FACE: lambda view: None}))
+    kept_all, _ = run(family, None, Plan({}))
+    assert torch.equal(out.logits, kept_all.logits)
+    everything = Engine(family, ShowsCls({FACE: None})).plan(Budget("layer_average", 12), inputs.shape)
+    assert everything.keeps == {}
