@@ -19,7 +19,8 @@ Departures
 * Pruned tokens are gone: the authors only hide them from later layers, where they still take part as queries, so
   that their code is no faster. Their selections and ours differ in the last layers of the ramp (tests/golden).
 * LLaVA-1.5's recipe merges in front of the projector, by keys of the layer behind; here merging always happens between
-  projector and LLM. metric="keys" needs ViT keys before rotation, which no model family here gives yet (MissingSignal).
+  projector and LLM. metric="keys": the ViT's keys before rotation, those of a unit's patches side by side; FLOPs count
+  them as if they were as wide as tokens.
 * order="official" is the released code: tokens without a partner come first, in the order of their similarity, then
   the odd places. order="raster" sorts them. With M-RoPE a merged token has the position of its odd place (theirs, for
   Qwen2-VL: ids of a grid of half the size, whatever the order); otherwise positions are renumbered, as theirs.

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from literal import aim as literal
 from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 from views import shape_of, view_of
@@ -67,6 +68,14 @@ def test_three_stages_at_once_are_three_stages_one_after_the_other():
     torch.testing.assert_close(reduce(merging(tokens, 6), tokens), staged)
 
 
+@pytest.mark.parametrize("n", [24, 65, 300])
+def test_two_stages_give_the_literal_tokens_in_the_literal_order(n):
+    tokens = torch.randn(n, 24, generator=torch.Generator().manual_seed(n))
+    once = literal.merge(tokens, n // 2, tokens)
+    twice = literal.merge(once, n // 4, once)
+    torch.testing.assert_close(reduce(merged(tokens, len(twice)), tokens), twice)
+
+
 def test_raster_order_sorts_the_same_slots():
     tokens = torch.randn(23, 4, generator=torch.Generator().manual_seed(0))
     official, raster = merged(tokens, 14), merged(tokens, 14, order="raster")
@@ -108,7 +117,7 @@ def test_positions_are_renumbered_in_one_dimension_and_the_partners_own_with_m_r
     assert merged(tokens, 4, rope="mrope").positions is None and Aim.positions == "original"
 
 
-def test_another_metric_decides_who_merges_and_no_family_gives_it_yet():
+def test_another_metric_decides_who_merges_and_a_model_gives_it():
     tokens, keys = at_angles(0, 10, 100, 120, 200, 290), at_angles(0, 90, 180, 185, 300, 30)
     signal = Signal("keys", "vit", 7, rope=False)
     assert signal in Aim(metric="keys").needs(shape_of((1, 6)))
@@ -117,8 +126,8 @@ def test_another_metric_decides_who_merges_and_no_family_gives_it_yet():
     assert selection.assign[2] == selection.assign[3]  # at 180 and 185 degrees
     family = Qwen3VL(qwen3_vl())
     engine, inputs = Engine(family, Aim(metric="keys")), family.inputs(processed())
-    with pytest.raises(MissingSignal):
-        engine.prefill(inputs, engine.plan(Budget("layer_average", 12), inputs.shape))
+    plan = engine.plan(Budget("layer_average", 12), inputs.shape)
+    assert engine.prefill(inputs, plan).realised.entering == plan.entering
 
 
 # --- pruning ------------------------------------------------------------------------------------------------------
@@ -132,6 +141,13 @@ def test_pagerank_by_hand():
     once, twice = importance(logits, 0.1, 1), importance(logits, 0.1, 2)
     assert once.tolist() == pytest.approx([0.75 / 2**0.5, ((0.25**2 + 1) / 2) ** 0.5])
     assert twice.tolist() == pytest.approx([0.875 / 2**0.5, ((0.125**2 + 1) / 2) ** 0.5])
+
+
+@pytest.mark.parametrize(("heads", "length"), [(3, 40), (5, 700)])  # a head of 700 tokens at a time, or all at once
+def test_importance_is_the_literal_one(heads, length):
+    logits = 0.3 * torch.randn(heads, length, length, generator=torch.Generator().manual_seed(length))
+    logits.masked_fill_(torch.ones(length, length).triu(1).bool(), -torch.inf)
+    torch.testing.assert_close(importance(logits, 0.1, 5), literal.importance(logits, 0.1, 5), atol=1e-7, rtol=0)
 
 
 def test_temperature_divides_the_logits():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from literal.cdpruner import cdpruner as literal
 from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 from views import shape_of, view_of
@@ -57,6 +58,18 @@ def test_variance_left_is_that_of_the_kernel_without_the_chosen_ones():
         left = {i: kernel[i, i] - kernel[i, chosen] @ torch.linalg.solve(block, kernel[chosen, i]) for i in rest}
         chosen.append(max(rest, key=lambda i: float(left[i])))
     assert diverse_subset(tokens, relevance, 9).tolist() == chosen
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 30), (64, 20), (300, 60)])
+def test_the_order_of_choice_is_that_of_the_literal_loop(n, k):
+    generator = torch.Generator().manual_seed(n)
+    tokens, relevance = torch.randn(n, 400, generator=generator), torch.rand(n, generator=generator)
+    assert diverse_subset(tokens, relevance, k).tolist() == literal(tokens, relevance, k)
+
+
+def test_of_equal_variances_the_lower_index_is_chosen_as_in_the_literal_loop():
+    tokens, relevance = torch.eye(8)[torch.arange(12) % 8], torch.tensor([0.5, 1.0] * 6)
+    assert diverse_subset(tokens, relevance, 8).tolist() == literal(tokens, relevance, 8) == [1, 3, 5, 7, 0, 2, 4, 6]
 
 
 def test_copies_of_a_token_are_chosen_last():

@@ -84,10 +84,17 @@ def test_reordering_the_tokens_reorders_the_choice():
     assert shuffle[mine].tolist() == select(tokens, 10, order="selection").keep.tolist()
 
 
-@pytest.mark.parametrize(("n", "k"), [(12, 4), (50, 25), (120, 13)])
+@pytest.mark.parametrize(("n", "k"), [(12, 4), (50, 25), (120, 13), (300, 150), (300, 300)])
 def test_running_minimum_chooses_what_the_literal_loop_chooses(n, k):
-    tokens = torch.randn(n, 8, generator=torch.Generator().manual_seed(n + k))
+    tokens = torch.randn(n, 24, generator=torch.Generator().manual_seed(n + k))
     assert max_min_subset(tokens, k).tolist() == literal(tokens, k)
+
+
+@pytest.mark.parametrize("k", [2, 20, 90])
+def test_of_vectors_with_exact_distances_and_many_ties_the_literal_loop_chooses_the_same(k):
+    # Signs in 16 dimensions have length 4: every distance is a multiple of 1/8, so that most choices are ties.
+    signs = torch.tensor([[1.0 if number >> bit & 1 else -1.0 for bit in range(16)] for number in range(0, 65536, 179)])
+    assert max_min_subset(signs, k).tolist() == literal(signs, k)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -188,6 +188,14 @@ def test_rounds_in_parallel_equal_the_literal_walk(seed, cutoff):
     assert mine.tolist() == literal(keys[:m], keys[m:], cutoff, 1.5)
 
 
+def test_of_exactly_equal_distances_the_literal_walk_finds_the_same_centres():
+    # Signs in 16 dimensions: distances are multiples of 1/8, many densities are equal and many gaps equal the cutoff.
+    keys = torch.randint(0, 2, (200, 16), generator=torch.Generator().manual_seed(0)).float() * 2 - 1
+    selection = select(PACT(prune=False, cutoff=0.375), unit(keys) @ unit(keys).T, [1.0] * 200)
+    assert selection.keep[selection.assign].tolist() == literal(keys, keys[:0], 0.375, 1.5)
+    assert 50 < len(selection.keep) < 150
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [

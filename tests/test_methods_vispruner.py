@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from literal.vispruner import vispruner as literal
 from tiny import processed, qwen3_vl
 from views import shape_of, view_of
 
@@ -90,6 +91,21 @@ def test_every_budget_is_met_by_distinct_ascending_tokens(n, ratio):
         kept = select(tokens, attention, k, important_ratio=ratio)
         assert kept == sorted(set(kept)) and len(kept) == k
         assert kept == select(tokens, attention, k, important_ratio=ratio)
+
+
+def exact_features(n: int) -> torch.Tensor:
+    """Signs in 64 dimensions, a few of them equal: every cosine is a multiple of 1/32, so that partners tie."""
+    return torch.randint(0, 2, (n, 64), generator=torch.Generator().manual_seed(n)).float() * 2 - 1
+
+
+@pytest.mark.parametrize(("n", "k"), [(40, 16), (41, 16), (65, 1), (129, 64), (400, 90)])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_one_product_of_all_features_keeps_what_the_literal_steps_keep(n, k, ratio):
+    generator = torch.Generator().manual_seed(n + k)
+    attention = torch.randint(0, n // 2, (n,), generator=generator).float()  # ties too
+    assert select(exact_features(n), attention, k, important_ratio=ratio) == literal(
+        exact_features(n), attention, k, ratio
+    )
 
 
 def test_each_image_is_pruned_alone():
