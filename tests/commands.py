@@ -45,8 +45,14 @@ def commands_over(
     suite: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """A function that runs `harness WORDS` with `suite` for the embedded one and a store in `folder`."""
-    for name, quick in (("reference", False), ("reference-quick", True)):
-        monkeypatch.setitem(registry._OPENERS, name, partial(open_suite, name, suite, quick=quick))
+    quick_of = {"reference": False, "reference-quick": True}
+    openers = {name: partial(open_suite, name, suite, quick=quick) for name, quick in quick_of.items()}
+    monkeypatch.setattr(registry, "_EMBEDDED", openers)
+    return commands_in(folder, monkeypatch, capsys)
+
+
+def commands_in(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """A function that runs `harness WORDS` with a store in `folder`."""
     monkeypatch.setattr(
         stores, "open_store", lambda path: Store(path or folder / "store.duckdb", lock_timeout_s=0.1, tell=print_err)
     )
