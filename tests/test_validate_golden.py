@@ -31,7 +31,8 @@ INPUTS = {
     "position_and_is_image", "pre", "projected_features", "proportional_attention", "pruned_hidden", "pruned_keys",
     "ratio_list", "recover_pruned", "retain", "rms_eps", "rms_norm_eps", "rope_theta", "seq_len", "stage_r", "tau",
     "tokens", "use_dbdpc", "use_euti", "version", "visual_end_exclusive", "visual_start", "visual_token_num",
-    "weights_file", "x", *(f"stage{stage}_merge_noise" for stage in (1, 2, 3)),
+    "weights_file", "x", "K", "gamma", "image_keys_head_mean", "keep_num", "keys_head_mean", "n_special", "r",
+    "sim_threshold", *(f"stage{stage}_merge_noise" for stage in (1, 2, 3)),
 }  # fmt: skip
 METADATA = {
     "argmax_margin", "assignment_margin", "boundary_relative_gap", "dbdpc_margin", "density_min_gap", "density_scale",
