@@ -71,6 +71,7 @@ class Aim(Pruner):
     paper = "arXiv:2412.03248"
     licence = "Apache-2.0 (not used here: independent implementation)"
     hooks = (INTERFACE, IN_LLM)
+    cost = "O(h n^2) a scoring of one layer, at every layer that prunes; O(n^2 d) a merge"
     presets: ClassVar = {
         "llava-1.5": {"merge": 0.125, "start": 13, "depth": 32},
         "llava-1.5-shipped": {"merge": 0.4375, "start": 13, "depth": 32},

@@ -287,7 +287,8 @@ class Pruner:
     settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `cls_row` (whether the interface's view
     has the ViT's CLS tokens as rows, see `Shape.shows_cls`), `positions` ("original" keeps the
     survivors' positions; "renumber" closes the gaps on models with 1-d RoPE, M-RoPE always keeps its ids unless a
-    Selection says otherwise), `stochastic`, `synchronises` (why a hook method waits for the device; "" if none does).
+    Selection says otherwise), `stochastic`, `synchronises` (why a hook method waits for the device; "" if none does),
+    `cost` (of its own work for one prompt, in big-O and words).
     """
 
     name: ClassVar[str]
@@ -301,6 +302,7 @@ class Pruner:
     positions: ClassVar[str] = "original"
     stochastic: ClassVar[bool] = False
     synchronises: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
 
     def settings(self) -> dict[str, Any]:
         """The settings of this instance, by name: they go into the run's identity."""

@@ -28,6 +28,7 @@ class Downsample(Pruner):
     name = "downsample"
     title = "Image downsampling"
     hooks = (PRE_TOKENIZATION,)
+    cost = "O(pixels)"
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         images = len(shape.grids)

@@ -47,6 +47,7 @@ class FastV(Pruner):
     paper = "arXiv:2403.06764"
     licence = "none stated (not used here: independent implementation)"
     hooks = (IN_LLM,)
+    cost = "one attention row: O(T d), once"
     presets: ClassVar = {"k3": {"k": 3}, "r75": {"r": 0.75}, "k3-r75": {"k": 3, "r": 0.75}}
 
     k: int = 2

@@ -29,6 +29,7 @@ class Grid(Pruner):
     name = "grid"
     title = "Uniform grid"
     hooks = (INTERFACE,)
+    cost = "O(k)"
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

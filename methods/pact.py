@@ -64,6 +64,7 @@ class PACT(Pruner):
     paper = "arXiv:2504.08966"
     licence = "MIT (not used here: independent implementation)"
     hooks = (IN_LLM,)
+    cost = "O(n d + m^2 d_k), m the tokens that the first cut leaves"
     synchronises = "once a round of the walk to the centres, and for how many they are in native runs"
     presets: ClassVar = {
         "qwen2-vl": {"keep": 0.8, "cutoff": 0.1},

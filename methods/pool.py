@@ -31,6 +31,7 @@ class Pool(Pruner):
     name = "pool"
     title = "Average pooling"
     hooks = (INTERFACE,)
+    cost = "O(n d)"
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

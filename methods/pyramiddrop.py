@@ -49,6 +49,7 @@ class PyramidDrop(Pruner):
     paper = "arXiv:2410.17247"
     licence = "MIT (not used here: independent implementation)"
     hooks = (IN_LLM,)
+    cost = "one attention row a stage: O(T d)"
     positions = "renumber"
 
     layers: tuple[int, ...] = (8, 16, 24)

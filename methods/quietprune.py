@@ -80,6 +80,7 @@ class QuietPrune(Pruner):
     paper = "CVPR 2026, pp. 3553-3562"
     licence = "no code published"
     hooks = (IN_VIT,)
+    cost = "O(q d^2) for the query; one more ViT token, one of its attention rows a cut"
     presets: ClassVar = {
         "init": {"adapter": "untrained"},
         "random-init": {"adapter": "untrained", "init": "random"},

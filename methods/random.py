@@ -20,6 +20,7 @@ class Random(Pruner):
     name = "random"
     title = "Random"
     hooks = (INTERFACE,)
+    cost = "O(n)"
     stochastic = True
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:

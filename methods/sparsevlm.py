@@ -70,6 +70,7 @@ class SparseVLM(Pruner):
     paper = "arXiv:2410.04417"
     licence = "Apache-2.0 (not used here: independent implementation)"
     hooks = (IN_LLM,)
+    cost = "a row of each chosen text token a stage: O(t T d); O(p^2 d) to merge p pruned tokens"
     positions = "renumber"
     stochastic = True
     presets: ClassVar = {

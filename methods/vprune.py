@@ -75,6 +75,7 @@ class VPrune(Pruner):
     paper = "doi:10.3390/app15179463"
     licence = "no code published"
     hooks = (PRE_TOKENIZATION,)
+    cost = "O(pixels): 6 pairs of histograms and colours a group"
     synchronises = "once, in native runs: how many units survive is known on the device alone"
     presets: ClassVar = {
         "chi10": {"t_chi": 10.0},
