@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from harness.cli import compare, database, doctor, listing, run, show, sweep, train_adapter, validate
+from harness.cli import compare, database, doctor, listing, profile, run, show, sweep, train_adapter, validate
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("train-adapter")(train_adapter.train_adapter)
 app.add_typer(database.app, name="db")
+app.add_typer(profile.app, name="profile")
 
 
 @app.callback()

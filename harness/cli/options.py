@@ -29,6 +29,9 @@ Pairs = Annotated[int | None, typer.Option(min=1, help="Timed pairs per shape.")
 Sessions = Annotated[int | None, typer.Option(min=1, help="Timing sessions; several run in a fresh process each.")]
 Minutes = Annotated[float | None, typer.Option(min=0.001, help="Time for the timing pass. Default: 0.5 on a CPU.")]
 NoTiming = Annotated[bool, typer.Option("--no-timing", help="Leave the timing pass out.")]
+Profile = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Also write traces of both arms: TensorBoard, Perfetto.")
+]
 Store = Annotated[Path | None, typer.Option(help="The database. Default: results/local.duckdb in a checkout.")]
 Force = Annotated[bool, typer.Option("--force", help="Redo a run that is done.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

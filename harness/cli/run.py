@@ -33,6 +33,7 @@ def run(
     sessions: options.Sessions = None,
     minutes: options.Minutes = None,
     no_timing: options.NoTiming = False,
+    profile: options.Profile = None,
     store: options.Store = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -51,6 +52,7 @@ def run(
     from harness.cli.stores import open_store
     from harness.cli.telling import print_comparison, tell_next
     from harness.comparison import document
+    from harness.profiling import profile_request, sources_opened_once
     from harness.request import Request
     from harness.runner import run as run_request
     from harness.settings import parse_settings
@@ -66,7 +68,10 @@ def run(
         typed = parse_settings(name, get(name), settings or ())
         request = Request(method, asked, model, benchmark, typed, seed, limit, dtype, where, attention)
         try:
-            comparison = run_request(request, opened, Bar(), timing=timing, force=force, stop=stop)
+            sources = sources_opened_once()
+            comparison = run_request(request, opened, Bar(), timing=timing, force=force, stop=stop, sources=sources)
+            if profile is not None:
+                profile_request(request, profile, sources)
         except Interrupted as error:
             raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
         except OutOfMemoryError as error:
@@ -78,6 +83,8 @@ def run(
     else:
         print_comparison(comparison)
         tell_next(comparison, opened.path)
+    if profile is not None:
+        tell(f"next: {shlex.join(['harness', 'profile', 'show', str(profile)])}")
     if comparison.run.figures.status == FAILED_BUDGET:
         tell(comparison.run.figures.message)
         raise typer.Exit(1)

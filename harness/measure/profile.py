@@ -1,0 +1,82 @@
+"""Traces of both arms with torch's profiler: ranges vit, projector, select and llm inside each prefill.
+
+FOLDER/ARM/*.pt.trace.json opens in Perfetto and in TensorBoard with torch-tb-profiler (`--logdir FOLDER`, one run an
+arm). FOLDER/profile.json holds what the same stages took without the profiler, right before and after, so that a
+reader can tell the profiler's own cost from the model's. `harness profile show` reads both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function, schedule, tensorboard_trace_handler
+
+from harness.measure.clock import StageClock
+from harness.measure.traces import PREFILL, PROFILE
+
+REPETITIONS, WARMUPS = 5, 3
+_RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
+
+
+class RangeClock:
+    """A clock that measures nothing and leaves a named range in the trace."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        with record_function(range_of(name)):
+            yield
+
+
+def range_of(stage: str) -> str:
+    """The name of a stage's range in a trace."""
+    return _RANGES.get(stage, stage)
+
+
+def profile_arms(
+    arms: Mapping[str, Callable[[Any], Any]], folder: Path, clock: StageClock, facts: Mapping[str, Any]
+) -> None:
+    """Write a trace of each arm and profile.json. arms: name -> a prefill that marks its stages on the clock given.
+
+    clock: times the repetitions without the profiler. facts: plain JSON kept beside (method, shape, machine).
+    """
+    measured = {}
+    for name, run in arms.items():
+        for _ in range(WARMUPS):
+            _timed(run, clock)
+        times = [_timed(run, clock) for _ in range(REPETITIONS)]
+        _trace(run, folder / name, name)
+        times += [_timed(run, clock) for _ in range(REPETITIONS)]
+        measured[name] = {range_of(stage): median(one.get(stage, 0.0) for one in times) for stage in times[0]}
+    document = {**facts, "measured_ms": measured, "repetitions": REPETITIONS}
+    (folder / PROFILE).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _timed(run: Callable[[Any], Any], clock: StageClock) -> dict[str, float]:
+    clock.start()
+    run(clock)
+    clock.stop()
+    return clock.times_ms()
+
+
+def _trace(run: Callable[[Any], Any], folder: Path, arm: str) -> None:
+    """One trace of `REPETITIONS` prefills, after one that the profiler warms up with."""
+    on_device = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
+    folder.mkdir(parents=True, exist_ok=True)
+    with profile(
+        activities=activities,
+        schedule=schedule(wait=0, warmup=1, active=REPETITIONS, repeat=1),
+        on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=arm),
+    ) as profiler:
+        for _ in range(1 + REPETITIONS):
+            with record_function(PREFILL):
+                run(RangeClock())
+                if on_device:
+                    torch.cuda.synchronize()
+            profiler.step()

@@ -1,0 +1,107 @@
+"""Reading traces: by hand on a few events, then one that torch's profiler wrote here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.measure.clock import PerfCounterBackend, StageClock
+from harness.measure.profile import REPETITIONS, profile_arms
+from harness.measure.traces import Event, read_events, stage_table, top_operators
+
+HOST = (1, 1)
+
+
+def ranged(name: str, start: float, duration: float, category: str = "user_annotation") -> Event:
+    return Event(name, category, HOST, start, duration)
+
+
+def operator(name: str, start: float, duration: float, category: str = "cpu_op") -> Event:
+    return Event(name, category, HOST, start, duration)
+
+
+ONE = [
+    ranged("prefill", 0, 10_000),
+    ranged("vit", 0, 6_000),
+    operator("linear", 100, 2_000),
+    operator("addmm", 200, 1_500),
+    ranged("select", 3_000, 1_000),
+    operator("topk", 3_100, 500),
+    ranged("llm", 6_000, 3_000),
+    operator("linear", 6_100, 2_000),
+    operator("linear", 20_000, 99_000),  # after the prefill: not ours
+]
+
+
+def test_a_stage_has_its_own_time_and_an_inner_one_takes_its_share():
+    table = {row.stage: row for row in stage_table(ONE, {"vit": 5.0, "llm": 3.0, "total": 10.0})}
+    assert {stage: row.traced_ms for stage, row in table.items()} == {
+        "vit": 5, "projector": 0, "select": 1, "llm": 3, "residual": 1, "total": 10,
+    }  # fmt: skip
+    assert (table["vit"].measured_ms, table["select"].measured_ms, table["residual"].measured_ms) == (5, 0, 2)
+
+
+def test_the_profilers_own_time_is_taken_off_by_events():
+    """9 ms without the profiler, 10 with: 1 ms over 7 recorded events, 3 of them in the ViT."""
+    table = {row.stage: row for row in stage_table(ONE, {"total": 9.0})}
+    assert table["total"].ms == 9
+    assert table["vit"].ms == pytest.approx(5 - 3 / 7)
+    assert table["select"].ms == pytest.approx(1 - 2 / 7)
+    assert table["residual"].ms == 1
+
+
+def test_repetitions_are_told_by_their_median():
+    twice = [*ONE, *(Event(e.name, e.category, HOST, e.start_us + 200_000, e.duration_us * 3) for e in ONE[:1])]
+    table = {row.stage: row for row in stage_table(twice, {"total": 50.0})}
+    assert (table["total"].traced_ms, table["vit"].traced_ms) == (20, 2.5)
+    assert top_operators(twice, 1)[0].calls == 0.5
+
+
+def test_operators_are_named_with_their_own_time_and_the_stage_they_ran_in():
+    top = top_operators(ONE, 9)
+    assert [(row.stage, row.name, row.calls, row.ms) for row in top] == [
+        ("llm", "linear", 1, 2.0), ("vit", "addmm", 1, 1.5), ("vit", "linear", 1, 0.5), ("select", "topk", 1, 0.5),
+    ]  # fmt: skip
+    assert sum(row.share for row in top) == pytest.approx(1)
+    assert len(top_operators(ONE, 2)) == 2
+
+
+def test_on_an_accelerator_the_devices_ranges_and_kernels_count():
+    stream = (0, 7)
+    device = [
+        Event("prefill", "gpu_user_annotation", stream, 500, 4_000),
+        Event("vit", "gpu_user_annotation", stream, 500, 1_000),
+        Event("gemm", "kernel", stream, 600, 700),
+    ]
+    table = {row.stage: row for row in stage_table([*ONE, *device], {"vit": 1.0, "total": 3.9})}
+    assert (table["total"].traced_ms, table["vit"].ms) == (4, 1)  # the profiler's time is the host's
+    assert [row.name for row in top_operators([*ONE, *device], 5)] == ["gemm"]
+
+
+def test_a_trace_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="no prefill"):
+        stage_table([operator("linear", 0, 1)], {"total": 1.0})
+
+
+def test_both_arms_are_traced_with_their_ranges(tmp_path: Path):
+    weights = torch.randn(64, 64)
+
+    def run(clock: StageClock) -> None:
+        with clock.stage("vit"):
+            weights @ weights
+        with clock.stage("llm_prefill"):
+            weights @ weights
+            weights @ weights
+
+    profile_arms({"base": run, "pruned": run}, tmp_path, StageClock(PerfCounterBackend()), {"title": "t"})
+    document = json.loads((tmp_path / "profile.json").read_text())
+    assert document["title"] == "t" and set(document["measured_ms"]["base"]) == {"vit", "llm", "total"}
+    for arm in ("base", "pruned"):
+        (trace,) = (tmp_path / arm).glob("*.pt.trace.json")
+        events = read_events(trace)
+        assert sum(event.name == "prefill" and event.category == "user_annotation" for event in events) == REPETITIONS
+        products = [row for row in top_operators(events, 99) if row.name == "aten::mm"]
+        assert {row.stage: row.calls for row in products} == {"vit": 1, "llm": 2}
