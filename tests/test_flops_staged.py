@@ -64,6 +64,8 @@ METHODS = [
     ("pact", {}),
     ("sparsevlm", {}),
     ("sparsevlm", {"version": "2.0"}),
+    ("tome", {}),
+    ("tome", {"rows": "patch"}),
     ("quietprune", {"adapter": "untrained"}),
     ("quietprune", {"adapter": "untrained", "aggregate": False}),
 ]

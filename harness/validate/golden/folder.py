@@ -31,6 +31,11 @@ CHECKS: dict[str, tuple[str, str]] = {
     "sparsevlm_e2e_": ("sparsevlm", "whole_model"),
     "sparsevlm_merge_": ("sparsevlm", "merge"),
     "sparsevlm_topk_": ("sparsevlm", "scores"),
+    "tome_r_schedules": ("tome", "schedules"),
+    "tome_": ("tome", "merged"),
+    "visionzip_case": ("visionzip", "in_front"),
+    "visionzip_layer_case": ("visionzip", "layer"),
+    "visionzip_qwen25_case": ("visionzip", "qwen"),
     "vispruner_": ("vispruner", "kept"),
 }
 WEIGHT_FILES = ("fastv_weights_", "pact_weights_", "pdrop_weights_", "sparsevlm_weights_")
