@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Command, commands_over
+from commands import Command, commands_in
 
 from harness.validate.contract import CHECKS
 
@@ -28,8 +28,8 @@ class Twice(Pruner):
 
 
 @pytest.fixture
-def harness(suite_folder: Path, tmp_path: Path, monkeypatch, capsys) -> Command:
-    return commands_over(suite_folder, tmp_path, monkeypatch, capsys)
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return commands_in(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

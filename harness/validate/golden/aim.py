@@ -53,7 +53,11 @@ def _stage(case: Case, crop: int, stage: int, rows: tuple[Tensor, Tensor | None]
 
 def importance(case: Case) -> None:
     """The importance of every token, and that it decides what stays, wherever its gaps are wider than rounding."""
-    logits, tau, iterations = case.tensor("attention_logits_masked")[0], case.number("tau"), case.integer("iters")
+    logits, tau, iterations = (
+        case.tensor("attention_logits_masked")[0],
+        case.number("tau"),
+        case.integer("iters", most=1000),
+    )
     case.close("importance", aim.importance(logits, tau, iterations)[None], 1e-6)
     theirs = case["importance"][0]
     n, pruner = len(theirs), Aim(tau=tau, iterations=iterations)

@@ -56,8 +56,12 @@ class Case:
     def tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self[name])
 
-    def integer(self, name: str) -> int:
-        return int(self[name])
+    def integer(self, name: str, most: int = 100_000) -> int:
+        """A whole number. Raises Mismatch beyond `most`: nothing in a golden file is so large, and loops run on it."""
+        value = int(self[name])
+        if abs(value) > most:
+            raise Mismatch(f"{name} is {value}, which is no number of tokens, layers or steps")
+        return value
 
     def number(self, name: str) -> float:
         return float(self[name])

@@ -17,6 +17,7 @@ def kept(case: Case) -> None:
     Where distinct vectors run out the authors repeat indices, in an order that rounding decides: there, the set.
     """
     tokens, k = case.tensor("tokens"), case.integer("keep_count")
+    agree("keep_count is a number of tokens", 0 <= k <= len(tokens))
     order = _selected(tokens, k, "selection").keep
     distinct = case.integer("n_unique_kept")
     theirs = set(case["kept_sorted"].tolist())

@@ -82,7 +82,7 @@ def kept_in_llm(pruner: Saint, keys: Tensor, keep: int | None, site: int) -> Ten
     """(k,) places that one of the ten sites leaves. keys: (n, w), mean over heads."""
     shape = Shape(((1, len(keys)),), *DEPTHS, unit_patches=1)
     where = pruner.llm_sites(shape)[site]
-    signals = {pruner.needs(shape)[site]: torch.stack([keys - 1, keys + 1], dim=1)}  # two heads with this mean
+    signals = {pruner.needs(shape)[site]: torch.stack([2 * keys, 0 * keys], dim=1)}  # two heads with this very mean
     selection = pruner.in_llm(view_of(where, torch.zeros(len(keys), 8), keep, shape, signals))
     selection.validate(len(keys), keep)
     return selection.keep
