@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.accuracy import Answering
@@ -11,7 +12,7 @@ from harness.cost import Cost
 from harness.measure.flops import ModelDims, dims_of
 from harness.models.loading import OpenModel, open_model
 from harness.planning import Planner
-from harness.records import RunSpec, Sample
+from harness.records import Record, RunSpec, Sample
 from harness.request import Request
 from harness.timing import Subject
 from methods import build
@@ -23,7 +24,7 @@ class Sources:
     """Where models and benchmarks come from; tests bring their own."""
 
     model: Callable[..., OpenModel] = open_model
-    benchmark: Callable[[str], Benchmark] = open_benchmark
+    benchmark: Callable[..., Benchmark] = open_benchmark
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Bench:
         spec = request.specify(pruner, self.model, self.benchmark, self.samples)
         return Cell(request, None if request.is_full else pruner, spec)
 
+    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
+        """What the benchmark reports of a run, those that no row has a say in left out."""
+        return {name: value for name, value in self.benchmark.metrics(records).items() if not math.isnan(value)}
+
     def answering(self, cell: Cell) -> Answering:
         """What the accuracy pass of a cell needs."""
         engine = self.model.engine(cell.pruner)
@@ -69,10 +74,17 @@ class Bench:
         return Subject(self.answering(cell), self.model.engine(None), self.samples, self.dims)
 
 
+def open_named(sources: Sources, request: Request) -> Benchmark:
+    """The benchmark of a request. Raises UnknownBenchmark, BenchmarkUnavailable, CorruptBenchmark."""
+    if request.data_dir is None:
+        return sources.benchmark(request.benchmark)
+    return sources.benchmark(request.benchmark, data_dir=request.data_dir)
+
+
 def open_bench(request: Request, sources: Sources | None = None) -> Bench:
     """Open what a request names, cheapest first: a wrong benchmark or method stops before weights are read."""
     sources = sources or Sources()
-    benchmark = sources.benchmark(request.benchmark)
+    benchmark = open_named(sources, request)
     build(request.method, **request.settings)
     model = sources.model(
         request.model,

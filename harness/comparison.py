@@ -116,6 +116,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
             "full_value": figures.full_accuracy,
             "by_category": dict(run.accuracy_by_category),
         },
+        "metrics": dict(figures.metrics),
         "ra": figures.ra,
         "ra_low": figures.ra_low,
         "ra_high": figures.ra_high,

@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness.benchmarks import names, open_benchmark
+from harness.benchmarks import EMBEDDED_SUITES, open_benchmark
+from harness.capabilities import Finding, accelerator, extras, latency, nvml
 from harness.errors import HarnessError
 from harness.models.loading import EMBEDDED, open_model
 from harness.store import Store
@@ -23,38 +23,34 @@ VERSIONS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
     "transformers": ((5, 18), (6,), "the staged path is proven on these"),
     "duckdb": ((1, 5), (2,), "2.0.0 loses rows when processes take turns"),
 }
+
 REINSTALL = "reinstall the package, or run `git checkout .` in a clone"
 WATCHED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found. fit: False means that something will not work; advice says what to do."""
-
-    name: str
-    fit: bool
-    found: str
-    advice: str = ""
-
-
-def examine(store: Store) -> Iterator[Finding]:
-    """Every finding, cheapest first."""
+def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Finding]:
+    """Every finding, cheapest first; last, where a time is given, how far latency can be trusted here."""
     yield _python()
     for package, bounds in VERSIONS.items():
         yield _package(package, *bounds)
-    yield _accelerator()
+    yield accelerator()
+    yield nvml()
+    yield from extras()
     yield _variables()
     yield _disk(store.path)
     yield _checked("store", "harness db rebuild, or give another --store", lambda: _store(store))
     for name in EMBEDDED:
         yield _checked(f"model {name}", REINSTALL, partial(_model, name))
-    for name in names():
+    for name in EMBEDDED_SUITES:
         yield _checked(f"benchmark {name}", REINSTALL, partial(_benchmark, name))
+    if self_test_seconds is not None:
+        yield _checked("latency", REINSTALL, partial(latency, self_test_seconds))
 
 
-def _checked(name: str, advice: str, check: Callable[[], str]) -> Finding:
+def _checked(name: str, advice: str, check: Callable[[], str | Finding]) -> Finding:
     try:
-        return Finding(name, True, check())
+        found = check()
+        return found if isinstance(found, Finding) else Finding(name, True, found)
     except HarnessError as error:
         return Finding(name, False, str(error), advice)
 
@@ -72,16 +68,6 @@ def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: 
         return Finding(package, False, "not installed", wanted)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
     return Finding(package, least <= numbers < below, found, wanted)
-
-
-def _accelerator() -> Finding:
-    from harness.measure.machine import machine
-
-    here = machine()
-    gpus = [f"{gpu['name']} {gpu['memory_gib']} GiB" for gpu in here.hardware["gpus"]]
-    threads = f"{here.software['threads']} threads on {here.hardware['cpu']}"
-    found = ", ".join(gpus) or f"none ({threads}); timings will be indicative"
-    return Finding("accelerator", True, found)
 
 
 def _variables() -> Finding:

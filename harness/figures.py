@@ -26,7 +26,8 @@ class Figures:
     *_tokens: means over samples of visual tokens; asked_tokens None in native mode. floor_tokens: the least layer
     average that an infeasible run could have asked for.
     accuracy, ra and their 95 % bounds: ratios, 1 = all right / as good as no pruning. full_accuracy: the unpruned
-    run's on the same samples; reference_run_id: that run.
+    run's on the same samples; reference_run_id: that run. metrics: what the benchmark reports, each named with its
+    rule, those without a row left out.
     flops_ratio: pruned / unpruned FLOPs of ViT + projector + selection + LLM prefill; *_flops: mean per sample, the
     exact formula; *_2ndm_flops: the papers' formula.
     lr: latency reduction, (t_full - t_pruned) / t_full, negative = slower than no pruning. base_ms, pruned_ms: stage
@@ -57,6 +58,7 @@ class Figures:
     ra_low: float | None = None
     ra_high: float | None = None
     reference_run_id: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     flops_ratio: float | None = None
     llm_flops_ratio: float | None = None
     visual_tokens_pruned_ratio: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
@@ -22,7 +23,10 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Request:
-    """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's."""
+    """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's.
+
+    data_dir: where published data sets lie offline; it is no part of a run's identity, their content is.
+    """
 
     method: str
     budget: BudgetSpec
@@ -35,6 +39,7 @@ class Request:
     device: str = "cpu"
     attention: str = "sdpa"
     image_backend: str = "pil"
+    data_dir: Path | None = None
 
     @property
     def is_full(self) -> bool:

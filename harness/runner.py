@@ -5,7 +5,7 @@ Each stage hands a finished value on. A run that is done is read, not repeated; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.accuracy import Stop, Watcher, answer_all
@@ -78,7 +78,8 @@ class Story:
             complete = self._answer(cell, log)
             if complete:
                 contents = self._time(cell, timing, log)
-                log.finish(figures_of(contents, full or contents, self.environment.machine_id))
+                figures = figures_of(contents, full or contents, self.environment.machine_id)
+                log.finish(replace(figures, metrics=self.bench.metrics(contents.records.values())))
         self.store.ingest(path)
         contents = _read(path)
         if not complete:

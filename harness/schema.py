@@ -80,7 +80,9 @@ _VERSION_3 = "".join(
     )
 )
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = "ALTER TABLE runs ADD COLUMN metrics MAP(VARCHAR, DOUBLE)"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 
 def is_current(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -19,7 +19,7 @@ from harness.benchmarks.own import is_own, open_own
 from harness.errors import BenchmarkUnavailable, UnknownBenchmark, nearest
 from harness.reference.paths import SUITE
 
-_EMBEDDED = MappingProxyType(
+EMBEDDED_SUITES = MappingProxyType(
     {
         "reference": partial(open_suite, "reference", SUITE, quick=False),
         "reference-quick": partial(open_suite, "reference-quick", SUITE, quick=True),
@@ -39,13 +39,13 @@ def declarations() -> MappingProxyType[str, Declaration]:
 
 def names() -> list[str]:
     """The names of all benchmarks, sorted."""
-    return sorted([*_EMBEDDED, *declarations()])
+    return sorted([*EMBEDDED_SUITES, *declarations()])
 
 
 def describe(name: str) -> dict[str, Any]:
     """What is known of a benchmark without a network. Raises UnknownBenchmark."""
-    if name in _EMBEDDED:
-        return _described(_EMBEDDED[name]())
+    if name in EMBEDDED_SUITES:
+        return _described(EMBEDDED_SUITES[name]())
     _check_name(name)
     return declarations()[name].described()
 
@@ -55,8 +55,8 @@ def open_benchmark(name: str, data_dir: Path | None = None) -> Benchmark:
 
     Raises UnknownBenchmark with the nearest names, BenchmarkUnavailable, CorruptBenchmark.
     """
-    if name in _EMBEDDED:
-        return _EMBEDDED[name]()
+    if name in EMBEDDED_SUITES:
+        return EMBEDDED_SUITES[name]()
     if is_own(name):
         return open_own(Path(name))
     _check_name(name)

@@ -1,4 +1,4 @@
-"""`harness list methods|models|benchmarks|runs`."""
+"""`harness list methods|models|benchmarks|suites|runs`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Kind(StrEnum):
     methods = "methods"
     models = "models"
     benchmarks = "benchmarks"
+    suites = "suites"
     runs = "runs"
 
 
 def list_(what: Kind, store: options.Store = None, json: options.Json = False) -> None:
-    """List methods, models, benchmarks or runs. With --json: an array of objects with `name`."""
+    """List methods, models, benchmarks, suites or runs. With --json: an array of objects with `name`."""
     rows = _runs(store) if what is Kind.runs else _LISTS[what]()
     if json:
         print_json(rows)
@@ -60,20 +61,17 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _benchmarks() -> list[dict[str, Any]]:
-    from harness.benchmarks import names, open_benchmark
+    from harness.benchmarks import describe, names
 
-    opened = [open_benchmark(name) for name in names()]
-    return [
-        {
-            "name": one.name,
-            "title": one.title,
-            "samples": len(one.samples),
-            "chance": {category: round(share, 4) for category, share in one.chance.items()},
-            "licence": one.licence,
-            "revision": one.revision,
-        }
-        for one in opened
-    ]
+    return [describe(name) for name in names()]
+
+
+def _suites() -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from harness.benchmarks.suites import SUITES
+
+    return [asdict(suite) for suite in SUITES.values()]
 
 
 def _runs(path: options.Store) -> list[dict[str, Any]]:
@@ -87,6 +85,7 @@ _LISTS: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
     Kind.methods: _methods,
     Kind.models: _models,
     Kind.benchmarks: _benchmarks,
+    Kind.suites: _suites,
 }
 _RUN_FIELDS = (
     "status", "method", "preset", "model", "benchmark", "budget", "seed", "n", "errors", "accuracy", "ra",
@@ -95,6 +94,7 @@ _RUN_FIELDS = (
 _COLUMNS = {
     Kind.methods: ("name", "hooks", "presets", "paper", "licence"),
     Kind.models: ("name", "present", "folder"),
-    Kind.benchmarks: ("name", "samples", "chance", "licence"),
+    Kind.benchmarks: ("name", "samples", "metrics", "chance", "rule_of", "licence"),
+    Kind.suites: ("name", "benchmarks", "models", "budgets", "seen_in"),
     Kind.runs: ("name", "status", "method", "model", "benchmark", "budget", "seed", "accuracy", "ra", "lr", "stale"),
 }

@@ -19,9 +19,14 @@ BudgetWords = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="A model's name, folder or hub id.")]
-BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name.")]
+BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
+Suite = Annotated[str | None, typer.Option(metavar="NAME", help="A preset of models, budgets and benchmarks.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where published data sets lie, a folder each; nothing is downloaded."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples, which stand for all.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Attention = Annotated[str, typer.Option(help="sdpa, eager or flash_attention_2.")]

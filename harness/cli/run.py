@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import typer
@@ -19,11 +20,14 @@ ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
 def run(
+    context: typer.Context,
     method: options.Method,
     settings: options.Setting = None,
     budget: options.BudgetWords = None,
     model: options.Model = "reference-a",
     benchmark: options.BenchmarkName = "reference-quick",
+    suite: options.Suite = None,
+    data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     dtype: options.Dtype = "float32",
@@ -46,19 +50,23 @@ def run(
     check_attention(attention)
     from torch import OutOfMemoryError
 
+    from harness.benchmarks.suites import find_suite
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
+    from harness.cli.suite_telling import print_suite
     from harness.cli.telling import print_comparison, tell_next
     from harness.comparison import document
     from harness.profiling import profile_request, sources_opened_once
     from harness.request import Request
     from harness.runner import run as run_request
     from harness.settings import parse_settings
+    from harness.suite import requests_of, run_suite
     from harness.timing import protocol_for
     from methods import get
 
+    preset = find_suite(suite) if suite is not None else None
     quiet_transformers()
     opened = open_store(store)
     where = device_of(device)
@@ -66,10 +74,19 @@ def run(
     with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
         name = method if ".py" in method else method.partition(":")[0]
         typed = parse_settings(name, get(name), settings or ())
-        request = Request(method, asked, model, benchmark, typed, seed, limit, dtype, where, attention)
+        request = Request(
+            method, asked, model, benchmark, typed, seed, limit, dtype, where, attention, data_dir=data_dir
+        )
         try:
             sources = sources_opened_once()
-            comparison = run_request(request, opened, Bar(), timing=timing, force=force, stop=stop, sources=sources)
+            run_one = partial(
+                run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources
+            )
+            if preset is not None:
+                requests = requests_of(preset, request, _chosen(context))
+                cells = run_suite(preset, requests, run_one, sources, opened.log_path)
+                raise typer.Exit(0 if print_suite(preset, cells, json) else 1)
+            comparison = run_one(request)
             if profile is not None:
                 profile_request(request, profile, sources)
         except Interrupted as error:
@@ -99,6 +116,12 @@ def _budget(method: str, words: str | None) -> BudgetSpec:
     if method == "full" and asked != BudgetSpec("layer_average", 1.0):
         raise UsageError(f"full keeps every visual token, got --budget {words}; leave --budget out")
     return asked
+
+
+def _chosen(context: typer.Context) -> set[str]:
+    """The parameters that stand in the command, which a suite leaves as they are."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def check_attention(word: str) -> None:

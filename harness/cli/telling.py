@@ -51,6 +51,9 @@ def rows_of(columns: Mapping[str, Summary], comparison: Comparison) -> list[tupl
     rows = [("accuracy % [95 %]", [_share(f.accuracy, f.accuracy_low, f.accuracy_high) for f in figures])]
     for category in comparison.run.accuracy_by_category:
         rows.append((f"  {category}", [_share(run.accuracy_by_category[category]) for run in runs]))
+    metrics = comparison.run.figures.metrics
+    if len(metrics) > 1:
+        rows += [(name, [_metric(name, f.metrics.get(name)) for f in figures]) for name in metrics]
     rows += [("RA % [95 %]", [_share(f.ra, f.ra_low, f.ra_high) for f in figures])]
     over = comparison.over_random
     if over is not None:
@@ -121,6 +124,11 @@ def _share(value: float | None, low: float | None = None, high: float | None = N
         return "–"
     bounds = f" [{low * 100:.1f}, {high * 100:.1f}]" if low is not None and high is not None and low < high else ""
     return f"{value * 100:.1f}{bounds}"
+
+
+def _metric(name: str, value: float | None) -> str:
+    """Points as they are, a ratio in %."""
+    return f"{value:.1f}" if value is not None and "points" in name else _share(value)
 
 
 def _mark(indicative: bool | None) -> str:
