@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import options
-from harness.cli.printing import plain, print_json, print_rows
+from harness.cli.printing import plain, print_json, print_rows, tell
 from harness.errors import UnknownRun
 
 
@@ -19,22 +19,41 @@ def show(
     """Show a run of the store, or a method and its runs."""
     import methods
 
-    found = _method(name, store) if name in methods.names() or ".py" in name else _run(name, store)
+    if name in methods.names() or ".py" in name:
+        _method(name, store, json)
+        return
+    found = _run(name, store)
     if json:
         print_json(found)
     else:
         print_rows([{"": key, "value": value} for key, value in plain(found).items()], ("", "value"))
 
 
-def _method(name: str, store: options.Store) -> dict[str, Any]:
-    from harness.cli.listing import describe_method
+def _method(name: str, store: options.Store, json: bool) -> None:
+    """A method's card, its runs, and whether they beat random."""
+    from dataclasses import asdict
+
+    import methods
+    from harness.cards import card_of, entry
     from harness.cli.method_errors import method_errors
     from harness.cli.stores import open_store
+    from harness.verdicts import verdicts
 
     with method_errors():
-        described = describe_method(name)
-    runs = open_store(store).runs()
-    return {**described, "runs": list(runs[runs["method"] == name]["run_id"])}
+        card = card_of(methods.get(name))
+    opened = open_store(store)
+    judged = verdicts(opened, card.name)
+    if json:
+        runs = opened.runs()
+        ids = list(runs[runs["method"] == card.name]["run_id"])
+        print_json({**asdict(card), "runs": ids, "against_random": judged})
+        return
+    print(entry(card))
+    if judged:
+        print("Against random, accuracy as a share, 95 %:")
+        print_rows(judged, ("budget", "model", "benchmark", "accuracy", "over_random", "low", "high", "verdict"))
+    else:
+        tell(f"no run of {card.name} beside a random one yet: harness run --method {card.name} --budget 50%")
 
 
 def _run(name: str, store: options.Store) -> dict[str, Any]:
