@@ -88,7 +88,7 @@ class Saint(Pruner):
     paper = "arXiv:2503.11549"
     licence = "none given (not used here: independent implementation)"
     hooks = (IN_VIT, IN_LLM)
-    cost = "O(n^2 d_k) a cut"
+    cost = "bipartite: O(n^2 d_k) a cut; full graph: O(n d_k) a round"
     synchronises = "once a cut, where the threshold decides: how many tokens are left is known on the device alone"
     presets: ClassVar = {
         "early-unstructured": {"graph": "bipartite", "granularity": "patch", "tau": 0.75, "order": "raster"},
