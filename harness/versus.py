@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.budget import BudgetError, BudgetSpec
 from harness.errors import UnknownRun, UsageError
 from harness.figures import FAILED_BUDGET, OK
+from harness.selecting import Row, name_of, named, rows_of
 from harness.stats import (
     Flips,
     Interval,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.store import Store
-
-Row = Mapping[str, Any]
 
 _SAMPLES = ("benchmark", "benchmark_revision", "sample_ids")  # what two runs must share
 _CONDITIONS = (
@@ -76,12 +74,6 @@ class Versus:
         return f"no difference shown; one of {self.detectable * 100:.1f} points would be found four times in five"
 
 
-def name_of(run: Row) -> str:
-    """A run in words: "fastv:25%", "quietprune:init:50%", "full"."""
-    preset = f":{run['preset']}" if run["preset"] else ""
-    return run["method"] if run["method"] == "full" else f"{run['method']}{preset}:{run['budget']}"
-
-
 def versus(a: Row, b: Row, samples: pd.DataFrame) -> Versus:
     """B against A. samples: rows of the store's `samples` that hold both runs'. Raises UsageError when they do not
     share their samples."""
@@ -107,9 +99,8 @@ def find_pair(store: Store, word_a: str, word_b: str) -> tuple[Row, Row]:
     Where a word fits several runs, the one that shares its samples and conditions with the other word's run is meant,
     and of several codes the newest. Raises UnknownRun when none fits, UsageError when several pairs do.
     """
-    runs = [run for run in store.runs().astype(object).to_dict("records") if run["status"] in (OK, FAILED_BUDGET)]
-    newest = {run["cell_id"]: run for run in runs}
-    found_a, found_b = (_named(runs, list(newest.values()), word) for word in (word_a, word_b))
+    runs = [run for run in rows_of(store) if run["status"] in (OK, FAILED_BUDGET)]
+    found_a, found_b = (named(runs, word) for word in (word_a, word_b))
     for word, found in ((word_a, found_a), (word_b, found_b)):
         if not found:
             raise UnknownRun(f"no finished run {word!r} in {store.path}; `harness list runs` shows them")
@@ -147,27 +138,6 @@ def document(found: Versus) -> dict[str, Any]:
     }
 
 
-def _named(runs: Sequence[Row], newest: Sequence[Row], word: str) -> list[Row]:
-    by_id = [run for run in runs if run["run_id"].startswith(word)]
-    if by_id:
-        return by_id
-    return [run for run in newest if word in _spellings(run) or _same_budget(run, word)]
-
-
-def _spellings(run: Row) -> set[str]:
-    named = f"{run['method']}:{run['preset']}" if run["preset"] else run["method"]
-    return {run["method"], named, f"{named}:{run['budget']}"}
-
-
-def _same_budget(run: Row, word: str) -> bool:
-    """Whether a word is METHOD:BUDGET with the budget in other words: "fastv:0.5" for "fastv:50%"."""
-    named = f"{run['method']}:{run['preset']}:" if run["preset"] else f"{run['method']}:"
-    try:
-        return word.startswith(named) and str(BudgetSpec.parse(word.removeprefix(named))) == run["budget"]
-    except BudgetError:
-        return False
-
-
 def _alike(a: Row, b: Row, key: str) -> bool:
     """Whether a pair agrees in a column; no pruning has no seed of its own."""
     return a[key] == b[key] or (key == "seed" and "full" in (a["method"], b["method"]))
@@ -186,7 +156,7 @@ def _check_samples(a: Row, b: Row) -> None:
 
 
 def _limit(run: Row) -> str:
-    return "none" if run["sample_limit"] != run["sample_limit"] or run["sample_limit"] is None else run["sample_limit"]
+    return str(run["sample_limit"] or "none")
 
 
 def _notes(a: Row, b: Row) -> Iterator[str]:

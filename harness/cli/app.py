@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from harness.cli import compare, database, doctor, listing, profile, run, show, sweep, train_adapter, validate
+from harness.cli import compare, database, doctor, listing, profile, report, run, show, sweep, train_adapter, validate
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("sweep")(sweep.sweep)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("train-adapter")(train_adapter.train_adapter)

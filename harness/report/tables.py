@@ -1,0 +1,179 @@
+"""The columns of a report, once, for HTML, CSV and LaTeX: a header with its unit, and a run's value with its bounds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.report.gather import Group, Line
+
+Cell = tuple[float | None, float | None, float | None]  # value, low, high
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "–": "--",
+        "\n": " ",
+        "\r": " ",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. cell: a run's text, or (value, low, high) in the header's unit; style: how a number is written."""
+
+    header: str
+    cell: Callable[[Line], str | Cell]
+    style: str = ".1f"
+    bounds: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.header} [95 %]" if self.bounds else self.header
+
+    def text(self, line: Line) -> str:
+        """The cell as people read it: "72.2 [68.3, 76.0]", "–" where there is nothing."""
+        cell = self.cell(line)
+        if isinstance(cell, str):
+            return cell or "–"
+        value, low, high = cell
+        if value is None:
+            return "–"
+        if low is None or high is None or low == high:
+            return format(value, self.style)
+        return f"{value:{self.style}} [{low:{self.style}}, {high:{self.style}}]"
+
+
+def _number(name: str, scale: float = 1.0) -> Callable[[Line], Cell]:
+    def cell(line: Line) -> Cell:
+        return tuple(
+            None if line.run.get(key) is None else line.run[key] * scale
+            for key in (name, f"{name}_low", f"{name}_high")
+        )
+
+    return cell
+
+
+def _over_random(line: Line) -> Cell:
+    over = line.over_random
+    return (None, None, None) if over is None else (over.value * 100, over.low * 100, over.high * 100)
+
+
+def _rank(line: Line) -> Cell:
+    return line.rank or (None, None, None)
+
+
+def _front(line: Line) -> Cell:
+    return (None if line.front is None else line.front * 100, None, None)
+
+
+def _stage(arm: str, stage: str) -> Callable[[Line], Cell]:
+    return lambda line: ((line.run[arm] or {}).get(stage), None, None)
+
+
+def _notes(line: Line) -> str:
+    run = line.run
+    words = [] if line.ranked else ["failed its budget, never ranked"]
+    if run["stale"]:
+        words.append("stale code")
+    if run["errors"]:
+        words.append(f"{run['errors']} of {run['n']} samples failed")
+    if run["indicative"]:
+        words.append(
+            "time is indicative" + (f" ({run['indicative_because']})" if run.get("indicative_because") else "")
+        )
+    return "; ".join(words)
+
+
+METHOD = Column("method", lambda line: line.name)
+BUDGET = Column("budget", lambda line: line.run["budget"])
+ACCURACY = (
+    METHOD,
+    BUDGET,
+    Column("visual tokens a layer", _number("realised_tokens")),
+    Column("accuracy, %", _number("accuracy", 100), bounds=True),
+    Column("RA, %", _number("ra", 100), bounds=True),
+    Column("over random, points", _over_random, "+.1f", bounds=True),
+    Column("beats random (Holm)", lambda line: line.beats_random),
+    Column("rank at its budget", _rank, ".0f", bounds=True),
+)
+COST = (
+    METHOD,
+    BUDGET,
+    Column("prefill FLOPs / unpruned", _number("flops_ratio"), ".3f"),
+    Column("LLM FLOPs / unpruned", _number("llm_flops_ratio"), ".3f"),
+    Column("on the front, %", _front, ".0f"),
+    Column("prefill unpruned, ms", _stage("base_ms", "total"), ".2f"),
+    Column("prefill pruned, ms", _stage("pruned_ms", "total"), ".2f"),
+    Column("LR, % of time saved", _number("lr", 100), bounds=True),
+    Column("target kept, %", _number("recall_of_target", 100)),
+    Column("notes", _notes),
+)
+_IN_FILES = (*ACCURACY, *COST[2:])
+
+
+def by_category(group: Group) -> tuple[Column, ...]:
+    """A column for each category of questions, with their number."""
+
+    def column(name: str, count: int) -> Column:
+        return Column(
+            f"{name}, % (n = {count})", lambda line: (line.accuracy_by_category.get(name, 0.0) * 100, None, None)
+        )
+
+    return METHOD, BUDGET, *(column(name, count) for name, count in group.categories.items())
+
+
+def csv_table(groups: Iterable[Group]) -> str:
+    """All runs, one row each: bounds have columns of their own, empty = not measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    headers = ["run_id", "model", "benchmark", "seed", "n"]
+    writer.writerow(headers + [name for column in _IN_FILES for name in _csv_headers(column)])
+    for group in groups:
+        for line in group.lines:
+            row = [_harmless(str(line.run[name])) for name in headers]
+            writer.writerow(row + [value for column in _IN_FILES for value in _csv_cells(column, line)])
+    return out.getvalue()
+
+
+def _csv_headers(column: Column) -> list[str]:
+    return [column.header, *([f"{column.header}, low", f"{column.header}, high"] if column.bounds else [])]
+
+
+def _csv_cells(column: Column, line: Line) -> list[str]:
+    cell = column.cell(line)
+    if isinstance(cell, str):
+        return ["" if cell == "–" else _harmless(cell)]
+    return ["" if value is None else repr(round(value, 6)) for value in cell[: 3 if column.bounds else 1]]
+
+
+def _harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def latex_tables(groups: Iterable[Group]) -> str:
+    """One table a group, for the package booktabs."""
+    return "\n".join(_latex(group) for group in groups if group.lines) or "% no finished runs\n"
+
+
+def _latex(group: Group) -> str:
+    columns: Sequence[Column] = (*ACCURACY[:6], COST[2], COST[7])
+    lines = [
+        f"% {group.model} on {group.benchmark}: {group.lines[0].run['n']} questions on {group.images} images".translate(
+            {10: " ", 13: " "}
+        ),
+        r"\begin{tabular}{ll" + "r" * (len(columns) - 2) + "}",
+        r"\toprule",
+        " & ".join(column.title.translate(_LATEX) for column in columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(column.text(line).translate(_LATEX) for column in columns) + r" \\" for line in group.lines),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,257 @@
+"""`harness report`: what the page says, that it needs no network, and that no name becomes markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from commands import Command, commands_in
+from stored_runs import add_run, add_stopped, arm, new_store
+
+from harness.errors import UnknownRun
+from harness.figures import FAILED_BUDGET, INFEASIBLE, Figures
+from harness.report import csv_table, gather, latex_tables, page
+from harness.report.chart import Point, Series, trade_off
+from harness.report.markup import tag
+from harness.store import Store
+
+RIGHT = [1.0] * 60
+NOW = datetime(2026, 11, 21, 12, 0)
+TIMES = {
+    "base_ms": {"vit": 10.0, "llm_prefill": 20.0, "residual": -0.1, "total": 30.0},
+    "pruned_ms": {"vit": 10.0, "select": 4.0, "llm_prefill": 8.0, "residual": 0.2, "total": 22.2},
+    "lr": 0.26,
+    "lr_low": 0.2,
+    "lr_high": 0.32,
+    "indicative": True,
+}
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def six_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On 60 questions: no pruning all right, random loses 30, good 6 (timed), bad 45, missed failed its budget,
+    steep could not reach it."""
+    made = new_store(tmp_path_factory.mktemp("six"))
+    full = add_run(made, arm("full"), RIGHT)
+    for method, lost in (("random", 30), ("good", 6), ("bad", 45)):
+        times = TIMES if method == "good" else {}
+        add_run(made, arm(method), [0.0] * lost + [1.0] * (60 - lost), full, **times)
+    missed = "3 of 60 samples missed"
+    add_run(made, arm("missed"), RIGHT, full, status=FAILED_BUDGET, message=missed)
+    add_stopped(made, arm("steep"), Figures(INFEASIBLE, message="steep needs >= 36 tokens"))
+    return made.path.parent
+
+
+@pytest.fixture
+def store(six_runs: Path, tmp_path: Path) -> Store:
+    return new_store(shutil.copytree(six_runs, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture
+def harness(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    return commands_in(tmp_path, monkeypatch, capsys)
+
+
+class _Elements(HTMLParser):
+    """Every element with its attributes, and every table as rows of texts."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+        if name != "meta":
+            self.open.append(name)
+        if name == "tr":
+            self.rows.append([])
+        if name in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name, "elements close in the order of their opening"
+
+    def handle_data(self, text):
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += text
+
+    def row(self, first: str, columns: int = 0) -> list[str]:
+        return next(row for row in self.rows if row[0] == first and len(row) >= columns)
+
+
+def read(groups) -> _Elements:
+    return _Elements(page(groups, "store.duckdb", NOW))
+
+
+def test_the_headline_by_hand(store: Store):
+    """good: 54 of 60 right where random has 30: 24 gained and none lost, p = 2 / 2^24, the smaller of two."""
+    (group,) = gather(store)
+    lines = {line.name: line for line in group.lines}
+    good = lines["good"]
+    assert good.over_random.value == pytest.approx(0.4)
+    assert good.p == pytest.approx(2 * 2 / 2**24)
+    assert lines["bad"].p == pytest.approx(2 / 2**15)
+    assert {name: line.beats_random for name, line in lines.items()} == {
+        "full": "–", "random": "–", "good": "yes", "bad": "no, worse", "missed": "–",
+    }  # fmt: skip
+    assert (good.rank[0], lines["random"].rank[0], lines["bad"].rank[0]) == (1, 2, 3)
+    assert lines["full"].rank is None and lines["missed"].rank is None
+    assert (good.front, lines["full"].front) == (1.0, pytest.approx(1.0, abs=0.01))
+    assert lines["bad"].front == 0.0
+
+
+def test_no_pruning_comes_first_then_the_most_accurate(store: Store):
+    assert [line.name for line in gather(store)[0].lines] == ["full", "missed", "good", "random", "bad"]
+
+
+def test_the_page_shows_numbers_units_and_verdicts(store: Store):
+    found = read(gather(store))
+    header = found.row("method")
+    assert "accuracy, % [95\u00a0%]" in header and "over random, points [95\u00a0%]" in header
+    row = dict(zip(header, found.row("good"), strict=True))
+    assert row["accuracy, % [95\u00a0%]"].startswith("90.0 [")
+    assert row["over random, points [95\u00a0%]"].startswith("+40.0 [")
+    assert row["beats random (Holm)"] == "yes"
+    assert row["visual tokens a layer"] == "32.0"
+
+
+def test_columns_without_a_single_value_are_left_out(store: Store):
+    timed = page(gather(store), "s", NOW)
+    assert "LR, % of time saved" in timed and "Where the time goes" in timed
+    alone = page(gather(store, ["bad"]), "s", NOW)
+    assert "LR, % of time saved" not in alone and "Where the time goes" not in alone
+
+
+def test_cells_without_a_result_are_said_in_words(store: Store):
+    text = page(gather(store), "s", NOW)
+    assert "steep:50% cannot reach the budget: steep needs &gt;= 36 tokens" in text
+    assert "missed:50% failed its budget and is never ranked: 3 of 60 samples missed" in text
+
+
+def test_the_page_tells_how_to_make_it_again(store: Store):
+    text = page(gather(store), "s", NOW)
+    assert "harness run --method good --budget 50% --model reference-a --benchmark reference-suite" in text
+    assert "machine" in text and "r1" in text and "b1" in text
+
+
+def test_the_page_asks_nothing_of_any_network(store: Store):
+    text = page(gather(store), "s", NOW)
+    assert not re.search(r"https?://|//cdn|url\(|@import", text)
+    names = {name for name, _ in _Elements(text).elements}
+    assert names.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form"})
+    assert "svg" in names
+    assert "default-src 'none'" in text
+
+
+def test_every_element_is_closed(store: Store):
+    assert read(gather(store)).open == []
+
+
+def test_an_empty_store_is_said_in_words(tmp_path: Path):
+    text = page(gather(new_store(tmp_path)), "s", NOW)
+    assert "holds no runs yet" in text and "harness run" in text
+    assert _Elements(text).open == []
+
+
+def test_a_store_with_failures_only_is_said_in_words(tmp_path: Path):
+    store = new_store(tmp_path)
+    add_stopped(store, arm("steep"), Figures(INFEASIBLE, message="the floor is 36"))
+    text = page(gather(store), "s", NOW)
+    assert "No run of this group has finished" in text and "the floor is 36" in text
+    assert latex_tables(gather(store)) == "% no finished runs\n"
+
+
+def test_a_hostile_name_stays_text(store: Store):
+    add_run(store, arm(HOSTILE, model='m" onload="x'), RIGHT, arm("full"))
+    text = page(gather(store), '"><script>', NOW)
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert all("onload" not in attributes for _, attributes in _Elements(text).elements)
+    assert "'<script>alert(1)</script>'" in text.replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'"), (
+        "quoted for the shell in the command that makes the run again"
+    )
+
+
+def test_elements_escape_their_children_and_attributes():
+    assert tag("p", "<&", None, class_='a"b', aria_label=1) == '<p class="a&quot;b" aria-label="1">&lt;&amp;</p>'
+
+
+def test_runs_can_be_chosen_and_bring_their_controls(store: Store):
+    (group,) = gather(store, ["good:50%"])
+    assert [line.name for line in group.lines] == ["full", "good", "random"]
+    with pytest.raises(UnknownRun, match="no run 'nothing'"):
+        gather(store, ["nothing"])
+
+
+def test_models_and_samples_are_apart(store: Store):
+    add_run(store, arm("good", model="reference-b"), RIGHT, arm("full"))
+    assert [len(group.lines) for group in gather(store)] == [5, 1]
+
+
+def test_a_method_without_a_random_run_at_its_budget_is_not_judged(store: Store):
+    add_run(store, arm("good", budget_value=0.25), RIGHT, arm("full"))
+    line = next(line for line in gather(store)[0].lines if line.run["budget"] == "25%")
+    assert (line.over_random, line.p, line.beats_random, line.rank) == (None, None, "–", (1, 1, 1))
+
+
+def test_the_csv_has_units_bounds_and_plain_numbers(store: Store):
+    add_run(store, arm("=cmd|x"), RIGHT, arm("full"))
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(csv_table(gather(store))))}
+    good = rows["good"]
+    assert (good["accuracy, %"], good["visual tokens a layer"], good["prefill pruned, ms"]) == ("90.0", "32.0", "22.2")
+    assert float(good["accuracy, %, low"]) < 90 < float(good["accuracy, %, high"])
+    assert rows["full"]["over random, points"] == "" == rows["bad"]["prefill pruned, ms"]
+    assert "'=cmd|x" in rows, "no cell begins a formula"
+
+
+def test_the_latex_table_is_escaped_and_aligned(store: Store):
+    add_run(store, arm("a_b&c\\d"), RIGHT, arm("full"))
+    text = latex_tables(gather(store))
+    assert r"a\_b\&c\textbackslash{}d" in text and r"accuracy, \% [95 \%]" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {7}
+
+
+def test_the_command_writes_the_files_and_names_them(harness: Command, tmp_path: Path):
+    said = harness("report", "--out", str(tmp_path / "r.html"), "--csv", "--latex", "--json")
+    assert said.code == 0
+    assert [Path(name).name for name in said.document["files"]] == ["r.html", "r.csv", "r.tex"]
+    assert said.document["runs"] == 5
+    assert (tmp_path / "r.html").read_text("utf-8").startswith("<!doctype html>")
+    assert "r.csv" in said.err
+
+
+def test_a_page_that_cannot_be_written_is_said(harness: Command, tmp_path: Path):
+    said = harness("report", "--out", str(tmp_path / "no" / "r.html"))
+    assert said.code == 3 and "give another --out" in said.complaint
+
+
+def test_marks_stand_where_their_numbers_say():
+    """The higher accuracy stands higher, the dearer run further to the right, and both inside the picture."""
+    unpruned = Point(64, 97, 95, 98, "full")
+    svg = trade_off([Series("a", 0, [Point(16, 60, 50, 70, "low"), Point(32, 80, 75, 85, "high")])], unpruned, "x", "y")
+    at = {words: tuple(map(float, place)) for words, place in _circles(svg)}
+    assert at["low"][0] < at["high"][0] < at["full"][0] <= 560
+    assert at["low"][1] > at["high"][1] > at["full"][1] >= 0
+    half = (at["low"][0] - 52) / (at["high"][0] - 52)
+    assert half == pytest.approx(0.5, abs=0.15), "the axis begins at no tokens"
+
+
+def test_one_run_is_a_chart_too():
+    assert "circle" in trade_off([], Point(64, 97, 97, 97, "full"), "x", "y")
+
+
+def _circles(svg: str) -> list[tuple[str, tuple[str, str]]]:
+    found = re.findall(r'<title>(\w+)</title>.*?<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
+    return [(words, (x, y)) for words, x, y in found]
