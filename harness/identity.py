@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ANSWER_MODULES = (
     "methods/base.py",
     "methods/selection.py",
+    "methods/captured.py",
     "methods/ops.py",
     "harness/models/*.py",
     "harness/benchmarks/*.py",

@@ -27,6 +27,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ from methods.base import (
     Site,
     View,
 )
+from methods.captured import Captured, Loop
 from methods.ops import cosines, cosines_flops, share, unit
 
 QUESTION = Signal("question")
@@ -59,6 +61,7 @@ class CDPruner(Pruner):
     paper = "arXiv:2506.10967"
     licence = "Apache-2.0 (not used here: independent implementation)"
     hooks = (INTERFACE,)
+    cost = "O(n^2 d + n k^2), the second part in k steps"
     positions = "renumber"
 
     relevance: str = "question"
@@ -79,9 +82,13 @@ class CDPruner(Pruner):
         images, kept, start = view.shape.images, [], 0
         parts = zip(view.hidden.split(images), self._relevance(view).split(images), strict=True)
         for (tokens, relevance), k in zip(parts, share(view.keep, images), strict=True):
-            kept.append(start + diverse_subset(tokens, relevance, k).sort().values)
+            kept.append(start + diverse_subset(tokens, relevance, k, self._loop).sort().values)
             start += len(tokens)
         return Selection(torch.cat(kept))
+
+    @cached_property
+    def _loop(self) -> Loop:
+        return Captured(greedy)
 
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         flops = 2 * n * d if self.relevance == "question" else 0
@@ -103,23 +110,28 @@ class CDPruner(Pruner):
         return torch.where(high > low, (score - low + 1e-6) / span, 1)
 
 
-def diverse_subset(tokens: Tensor, relevance: Tensor, k: int) -> Tensor:
+def diverse_subset(tokens: Tensor, relevance: Tensor, k: int, loop: Loop | None = None) -> Tensor:
     """(k,) indices in the order of choice: greedy maximum a posteriori of the process with kernel q_i cos(i, j) q_j.
 
     tokens: (n, d), any float dtype, compared by cosine in float32; relevance q: (n,) float32, >= 0; k <= n. Each index
     is chosen once. Ties go to the lower one.
+    """
+    if k == 0:
+        return torch.zeros(0, dtype=torch.int64, device=tokens.device)
+    return (loop or greedy)((relevance[:, None] * cosines(tokens) * relevance).detach(), k)
+
+
+def greedy(kernel: Tensor, k: int) -> Tensor:
+    """`diverse_subset` of tokens with this kernel, (n, n).
+
     Source: fast greedy inference by an incremental Cholesky factor, as in the authors' code.
     """
-    n = len(tokens)
-    chosen: list[Tensor] = []
-    if k:
-        kernel = relevance[:, None] * cosines(tokens) * relevance  # (n, n)
-        left = kernel.diagonal().clone()  # (n,) variance that the chosen ones do not explain
-        noise = 1e-6 * left
-        factor = kernel.new_zeros(k, n)
+    chosen = torch.zeros(k, dtype=torch.int64, device=kernel.device)
+    left = kernel.diagonal().clone()  # (n,) variance that the chosen ones do not explain
+    noise = 1e-6 * left
+    factor = kernel.new_zeros(k, len(kernel))
     for step in range(k):  # each choice needs the one before it; nothing is read back to the host
-        best = left.argmax(dim=0, keepdim=True)
-        chosen.append(best)
+        best = torch.argmax(left, dim=0, keepdim=True, out=chosen[step : step + 1])
         variance = left.where(left > noise, torch.inf).index_select(0, best)  # (1,)
         before = factor[:step]
         explained = before.index_select(1, best).T @ before  # (1, n)
@@ -127,4 +139,4 @@ def diverse_subset(tokens: Tensor, relevance: Tensor, k: int) -> Tensor:
         factor[step] = row
         left -= row.square()
         left.index_fill_(0, best, -torch.inf)
-    return torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=tokens.device)
+    return chosen

@@ -22,12 +22,14 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Site, View
+from methods.captured import Captured, Loop
 from methods.ops import cosines, cosines_flops
 
 
@@ -40,6 +42,7 @@ class DivPrune(Pruner):
     paper = "arXiv:2503.02175"
     licence = "CC BY-NC 4.0 (not used here: independent implementation)"
     hooks = (INTERFACE,)
+    cost = "O(n^2 d + n k), the second part in k steps"
     positions = "renumber"
     presets: ClassVar = {"paper": {"order": "selection"}}
 
@@ -58,30 +61,35 @@ class DivPrune(Pruner):
         return super().plan(budget, shape)
 
     def at_interface(self, view: View) -> Selection:
-        chosen = max_min_subset(view.hidden, view.keep)
+        chosen = max_min_subset(view.hidden, view.keep, self._loop)
         return Selection(chosen if self.order == "selection" else chosen.sort().values)
+
+    @cached_property
+    def _loop(self) -> Loop:
+        return Captured(farthest_first)
 
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         return cosines_flops(n, d)
 
 
-def max_min_subset(tokens: Tensor, k: int) -> Tensor:
+def max_min_subset(tokens: Tensor, k: int, loop: Loop | None = None) -> Tensor:
     """(k,) indices in the order of choice, each farthest from those chosen before it.
 
     tokens: (n, d), any float dtype, compared by cosine in float32; k <= n. Ties go to the lower index.
     """
-    if k == 0:
-        return torch.zeros(0, dtype=torch.int64, device=tokens.device)
-    distance = cosines(tokens).neg_().add_(1)  # (n, n)
-    nearest = nearest_neighbour(distance)  # (n,)
-    chosen = [nearest.argmax(dim=0, keepdim=True)]
-    gap = distance.index_select(0, chosen[0])[0]  # (n,) distance to the closest chosen token
-    gap = gap.index_fill(0, chosen[0], -torch.inf)
-    for _ in range(k - 1):  # each choice needs the one before it; nothing is read back to the host
-        chosen.append(gap.argmax(dim=0, keepdim=True))
-        gap = torch.minimum(gap, distance.index_select(0, chosen[-1])[0])
-        gap.index_fill_(0, chosen[-1], -torch.inf)
-    return torch.cat(chosen)
+    return (loop or farthest_first)(cosines(tokens).neg_().add_(1), k)
+
+
+def farthest_first(distance: Tensor, k: int) -> Tensor:
+    """`max_min_subset` of tokens at these distances, (n, n)."""
+    chosen = torch.zeros(k, dtype=torch.int64, device=distance.device)
+    gap = nearest_neighbour(distance)  # (n,) then: distance to the closest chosen token
+    for step in range(k):  # each choice needs the one before it; nothing is read back to the host
+        best = torch.argmax(gap, dim=0, keepdim=True, out=chosen[step : step + 1])
+        row = distance.index_select(0, best)[0]
+        gap = torch.minimum(gap, row) if step else row
+        gap.index_fill_(0, best, -torch.inf)
+    return chosen
 
 
 def nearest_neighbour(distance: Tensor) -> Tensor:

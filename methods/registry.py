@@ -10,7 +10,7 @@ from types import ModuleType
 
 from methods.base import Pruner, UnknownMethod
 
-_NOT_METHODS = {"__init__", "base", "ops", "registry", "selection"}
+_NOT_METHODS = {"__init__", "base", "captured", "ops", "registry", "selection"}
 
 
 def names() -> list[str]:

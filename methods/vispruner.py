@@ -29,12 +29,14 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, Site, View
+from methods.captured import Captured, Loop
 from methods.ops import cosines, cosines_flops, share
 
 STEP = 8  # tokens that go at once, fixed in the authors' code
@@ -50,6 +52,7 @@ class VisPruner(Pruner):
     paper = "arXiv:2412.01818"
     licence = "Apache-2.0 (not used here: independent implementation)"
     hooks = (INTERFACE,)
+    cost = "O(n^2 d), the rest in k / 8 steps"
     positions = "renumber"
     presets: ClassVar = {
         "t64": {"tokens": 64},
@@ -88,6 +91,10 @@ class VisPruner(Pruner):
             start += len(rows)
         return Selection(torch.cat(kept))
 
+    @cached_property
+    def _loop(self) -> Loop:
+        return Captured(thinned)
+
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         flops = 0
         for tokens, kept in zip(shape.images, share(k, shape.images), strict=True):
@@ -104,17 +111,21 @@ class VisPruner(Pruner):
         if important == k:
             rest = rest[:0]
         elif k < len(order):
-            rest = rest[diverse(features[rest], k - important)]
+            rest = rest[diverse(features[rest], k - important, self._loop)]
         return torch.cat([order[:important], rest]).sort().values
 
 
-def diverse(features: Tensor, k: int) -> Tensor:
+def diverse(features: Tensor, k: int, loop: Loop | None = None) -> Tensor:
     """Places of k rows that are left when the most similar go, step by step; in the order of the last list.
 
     features: (r, d), any float dtype, the most attended row first, compared by cosine in float32. 1 <= k < r.
     """
-    cosine = cosines(features)  # (r, r)
-    alive = torch.arange(len(features), device=features.device)
+    return (loop or thinned)(cosines(features), k)
+
+
+def thinned(cosine: Tensor, k: int) -> Tensor:
+    """`diverse` of rows with these cosines, (r, r)."""
+    alive = torch.arange(len(cosine), device=cosine.device)
     while len(alive) > k:  # each list needs the one before it; lengths are known, nothing is read back to the host
         even, odd = alive[::2], alive[1::2]
         closest = cosine.index_select(0, even).index_select(1, odd).amax(dim=1)
