@@ -87,6 +87,13 @@ class Twice(Sound):
         return Selection(torch.zeros(view.n if view.keep is None else view.keep, dtype=torch.int64))
 
 
+class NoOwnRule(Sound):
+    """It forgets that native runs ask for no number."""
+
+    def at_interface(self, view):
+        return Selection(torch.arange(int(view.keep)))
+
+
 class OutOfRange(Sound):
     def at_interface(self, view):
         return Selection(super().at_interface(view).keep - view.n)
@@ -205,6 +212,7 @@ BROKEN = [
     (AlwaysDrops, "all tokens"),
     (OtherBudget, "interface budget"),
     (OwnRule, "own rule"),
+    (NoOwnRule, "own rule"),
     (Twice, "selection"),
     (OutOfRange, "selection"),
     (Floats, "selection"),
@@ -259,8 +267,14 @@ def test_a_broken_method_is_caught_by_the_check_that_names_its_fault(broken: typ
 
 def test_most_faults_are_caught_by_their_check_alone():
     """A fault that breaks no other promise must not be reported as breaking it."""
-    for broken, check in ((Twice, "selection"), (Item, "no wait"), (Writes, "views"), (HighFloor, "floor")):
-        assert set(failed(broken(), *FEW, "floor")) == {check}
+    for broken, check in (
+        (Twice, "selection"),
+        (Item, "no wait"),
+        (Writes, "views"),
+        (HighFloor, "floor"),
+        (NoOwnRule, "own rule"),
+    ):
+        assert set(failed(broken(), *FEW, "floor", "own rule")) == {check}
 
 
 def test_a_declared_wait_is_no_fault():

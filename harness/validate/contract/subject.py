@@ -14,12 +14,17 @@ from harness.models.engine import Engine, Prefill
 from harness.models.family import Family, Inputs
 from harness.models.loading import FAMILIES
 from harness.validate.tiny import TINY, Grids, TinyFamily
-from methods.base import Budget, BudgetInfeasible, Plan, Pruner, Resize, Selection, Shape, View
+from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View
 
 HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
 LLM_LAYERS, VIT_LAYERS = 16, 8
 
 
+# What a method's own code may raise: it is judged here, not trusted.
+MISTAKES = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, PruningError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 Decision = Selection | tuple[Resize, ...] | None
 
 
@@ -130,7 +135,7 @@ class Subject:
             yield from self.run(grids, Budget("layer_average", self.middle(grids))).calls
         try:
             yield from self.run(self.tiny.one_image[0], Budget("native", 0)).calls
-        except BudgetInfeasible:
+        except MISTAKES:  # the check of its own rule tells
             return
 
 

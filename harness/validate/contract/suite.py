@@ -6,14 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.validate.contract import budgets, decisions, models, waits
-from harness.validate.contract.subject import Broken, Subject
-from methods.base import Pruner, PruningError
-
-# What a method's own code may raise: it is judged here, not trusted.
-MISTAKES = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, PruningError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
+from harness.validate.contract.subject import MISTAKES, Broken, Subject
+from methods.base import Pruner
 
 
 @dataclass(frozen=True)
