@@ -16,8 +16,8 @@ it over the depth, from r (1 - i) to r (1 + i), whole numbers rounded down; `r` 
 Exact budget (ours): the n - k units go along the same line, and faster where halving could no longer reach k.
 
 Departures
-* Where g patches make one token (Qwen, InternVL) the authors' order breaks the merger's neighbourhoods. `rows="unit"`
-  (default, ours) merges whole units by their mean key; `rows="patch"` merges patches, and what is left is packed g by g
+* Where g patches make one token (Qwen, InternVL) the authors' order breaks the merger's neighbourhoods. By default
+  (ours) whole units merge, by their mean key; with `granularity="patch"` patches do, and what is left is packed g by g
   as it stands. r is then a multiple of g, rounded down. On models of one patch a token both are the authors' ToMe.
 * DeepStack features taken before a merge are merged with the same weights. On models with 1-d RoPE the LLM numbers the
   rows as they stand; with M-RoPE, as in the ViT's rotation, a merged row stands where the one that was joined stood.
@@ -67,24 +67,20 @@ class ToMe(Pruner):
     presets: ClassVar = {
         "decreasing": {"inflection": -1.0},
         "mae": {"proportional": False},
-        "patches": {"rows": "patch"},
+        "patches": {"granularity": "patch"},
         "raster": {"order": "raster"},
     }
 
     r: int | tuple[int, ...] = 16
     inflection: float = 0.0
     proportional: bool = True
-    rows: Literal["unit", "patch"] = "unit"
-    order: Literal["authors", "raster"] = "authors"
+    granularity: Literal["unit", "patch"] = "unit"  # type: ignore[misc]
+    order: Literal["official", "raster"] = "official"
 
     def __post_init__(self) -> None:
         numbers = self.r if isinstance(self.r, tuple) else (self.r,)
         if min(numbers, default=0) < 0 or not -1 <= self.inflection <= 1:
             raise PruningError(f"r must be >= 0 and inflection in [-1, 1], got {self.r} and {self.inflection}")
-
-    @property
-    def granularity(self) -> str:  # type: ignore[override]
-        return self.rows
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         alive = self._native(shape) if budget.kind == "native" else self._exact(budget.tokens, shape)

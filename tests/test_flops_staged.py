@@ -65,7 +65,7 @@ METHODS = [
     ("sparsevlm", {}),
     ("sparsevlm", {"version": "2.0"}),
     ("tome", {}),
-    ("tome", {"rows": "patch"}),
+    ("tome", {"granularity": "patch"}),
     ("quietprune", {"adapter": "untrained"}),
     ("quietprune", {"adapter": "untrained", "aggregate": False}),
 ]

@@ -108,7 +108,7 @@ def test_an_exact_budget_is_met_along_the_schedules_line():
 
 
 @pytest.mark.parametrize("grids", [((8, 8),), ((4, 6),), ((5, 3), (4, 4)), ((6, 6), (1, 1)), ((1, 2), (1, 3), (9, 2))])
-@pytest.mark.parametrize("settings", [{}, {"inflection": -1.0}, {"inflection": 1.0}, {"rows": "patch"}])
+@pytest.mark.parametrize("settings", [{}, {"inflection": -1.0}, {"inflection": 1.0}, {"granularity": "patch"}])
 def test_every_budget_down_to_the_floor_is_met_and_no_image_loses_more_than_half_at_once(grids, settings):
     shape = shape_of(*grids)
     for k in range(1, shape.n):
@@ -131,7 +131,7 @@ def test_a_floor_says_what_halving_can_reach():
     assert error.value.floor == 16
 
 
-@pytest.mark.parametrize("settings", [{}, {"rows": "patch"}, {"order": "raster"}, {"proportional": False}])
+@pytest.mark.parametrize("settings", [{}, {"granularity": "patch"}, {"order": "raster"}, {"proportional": False}])
 @pytest.mark.parametrize("grids", [((4, 6),), ((6, 6), (3, 4)), ((6, 6), (1, 1))])
 def test_a_model_runs_at_the_budget_asked(settings, grids):
     engine = Engine(Qwen3VL(qwen3_vl()), ToMe(**settings))
@@ -154,7 +154,7 @@ def test_merging_with_equal_keys_leaves_all_that_was_seen():
             sizes.append(float(reduce_sizes(selection, view.size).sum()))
             return selection
 
-    engine = Engine(Qwen3VL(model), Watched(rows="patch"))
+    engine = Engine(Qwen3VL(model), Watched(granularity="patch"))
     inputs = engine.family.inputs(processed())
     engine.prefill(inputs, engine.plan(Budget("layer_average", 6), inputs.shape))
     assert sizes == [96.0] * len(sizes) and len(sizes) == 8

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,12 @@ class Capture:
     scaling: float
     spend: Callable[[int], None] = lambda flops: None
     bias: Tensor | None = None
+
+    def of_row(self, row: int, tokens: int) -> Capture:
+        """One row of the batch, its padding behind `tokens` left out."""
+        query, key = self.query[row : row + 1, :, :tokens], self.key[row : row + 1, :, :tokens]
+        bias = None if self.bias is None else self.bias.expand(self.query.shape[0], -1)[row : row + 1, :tokens]
+        return replace(self, query=query, key=key, bias=bias)
 
     def logits(self, rows: Tensor | slice, causal: bool) -> Tensor:
         """Pre-softmax logits of some query rows against all keys, float32. (h, q, t); batch row 0."""

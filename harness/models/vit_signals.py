@@ -66,18 +66,7 @@ def image_by_image(captures: list[Capture], lengths: tuple[int, ...]) -> list[Ca
         return captures
     whole = captures[-1]
     if whole.query.shape[0] == len(lengths):
-        return [
-            replace(
-                whole, query=query[None, :, :t], key=key[None, :, :t], bias=None if bias is None else bias[None, :t]
-            )
-            for query, key, bias, t in zip(
-                whole.query,
-                whole.key,
-                [None] * len(lengths) if whole.bias is None else whole.bias,
-                lengths,
-                strict=True,
-            )
-        ]
+        return [whole.of_row(row, tokens) for row, tokens in enumerate(lengths)]
     parts = zip(whole.query.split(lengths, dim=2), whole.key.split(lengths, dim=2), strict=True)
     return [replace(whole, query=query, key=key) for query, key in parts]
 
