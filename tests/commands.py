@@ -47,7 +47,7 @@ def commands_over(
     """A function that runs `harness WORDS` with `suite` for the embedded one and a store in `folder`."""
     quick_of = {"reference": False, "reference-quick": True}
     openers = {name: partial(open_suite, name, suite, quick=quick) for name, quick in quick_of.items()}
-    monkeypatch.setattr(registry, "_EMBEDDED", openers)
+    monkeypatch.setattr(registry, "EMBEDDED_SUITES", openers)
     return commands_in(folder, monkeypatch, capsys)
 
 
