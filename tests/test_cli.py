@@ -204,11 +204,11 @@ def test_samples_that_failed_are_counted_aloud(harness: Command, suite_folder: P
 
 
 def test_doctor_says_all_is_well_or_what_is_not(harness: Command, suite_folder: Path):
-    said = harness("doctor", "--json")
+    said = harness("doctor", "--no-timing", "--json")
     assert said.code == 0, said.err
     assert {"python", "torch", "duckdb", "store", "model reference-a"} <= {row["name"] for row in said.document}
     shutil.rmtree(suite_folder / "images")
-    said = harness("doctor")
+    said = harness("doctor", "--no-timing")
     assert said.code == 3 and "benchmark reference" in said.complaint
 
 

@@ -9,21 +9,31 @@ from harness.cli.printing import print_json, print_rows, tell
 from harness.errors import EnvironmentProblem
 
 
-def doctor(store: options.Store = None, json: options.Json = False) -> None:
-    """Check this machine, its packages, the embedded model and suite, and the store. Exit 3 if something is amiss."""
+def doctor(no_timing: options.NoTiming = False, store: options.Store = None, json: options.Json = False) -> None:
+    """Say what works here, what is missing and how to get it, and how far latency can be trusted (ten seconds).
+
+    Exit 3 if something that is needed is amiss.
+    """
+    from harness.capabilities import AMISS
     from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
     from harness.doctor import examine
+    from harness.selftest import SECONDS
 
     quiet_transformers()
-    findings = list(examine(open_store(store)))
+    if not no_timing:
+        tell(f"timing equal arms against each other comes last and takes {SECONDS:g} s; --no-timing leaves it out")
+    findings = list(examine(open_store(store), None if no_timing else SECONDS))
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        print_rows([{"check": f.name, "fit": f.fit, "found": f.found} for f in findings], ("check", "fit", "found"))
-    amiss = [finding for finding in findings if not finding.fit]
-    for finding in amiss:
-        tell(f"{finding.name}: {finding.found}; {finding.advice}")
+        print_rows(
+            [{"check": f.name, "state": f.state, "found": f.found} for f in findings], ("check", "state", "found")
+        )
+    for finding in findings:
+        if not finding.fit:
+            tell(f"{finding.name} {finding.state}: {finding.found}; {finding.advice}")
+    amiss = [finding.name for finding in findings if finding.state == AMISS]
     if amiss:
-        raise EnvironmentProblem(f"{len(amiss)} of {len(findings)} checks failed: {', '.join(f.name for f in amiss)}")
-    tell("all is well; next: harness run --method quietprune")
+        raise EnvironmentProblem(f"{len(amiss)} of {len(findings)} checks failed: {', '.join(amiss)}")
+    tell("all that is needed works; next: harness run --method quietprune")
