@@ -56,7 +56,7 @@ from methods.base import (
 )
 from methods.ops import share, top_k, unit
 
-_CACHED = 2**20  # logits that a CPU takes at once: its caches hold them from the division to the last step
+_CACHED = 2**18  # logits that a CPU takes at once: its caches hold them from the division to the last step
 
 
 @dataclass(frozen=True)
