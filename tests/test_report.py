@@ -104,7 +104,8 @@ def test_the_headline_by_hand(store: Store):
     assert good.p == pytest.approx(2 * 2 / 2**24)
     assert lines["bad"].p == pytest.approx(2 / 2**15)
     assert {name: line.beats_random for name, line in lines.items()} == {
-        "full": "–", "random": "–", "good": "yes", "bad": "no, worse", "missed": "–",
+        "full": "–", "random": "–", "good": "yes", "bad": "no, worse",
+        "missed": "failed its budget",
     }  # fmt: skip
     assert (good.rank[0], lines["random"].rank[0], lines["bad"].rank[0]) == (1, 2, 3)
     assert lines["full"].rank is None and lines["missed"].rank is None
@@ -238,20 +239,20 @@ def test_a_page_that_cannot_be_written_is_said(harness: Command, tmp_path: Path)
 
 
 def test_marks_stand_where_their_numbers_say():
-    """The higher accuracy stands higher, the dearer run further to the right, and both inside the picture."""
+    """The higher accuracy stands higher; 16, 32 and 64 tokens stand equally far apart where doublings do."""
     unpruned = Point(64, 97, 95, 98, "full")
-    svg = trade_off([Series("a", 0, [Point(16, 60, 50, 70, "low"), Point(32, 80, 75, 85, "high")])], unpruned, "x", "y")
-    at = {words: tuple(map(float, place)) for words, place in _circles(svg)}
-    assert at["low"][0] < at["high"][0] < at["full"][0] <= 560
+    series = [Series("a", 0, [Point(16, 60, 50, 70, "low"), Point(32, 80, 75, 85, "high")])]
+    at = _circles(trade_off(series, unpruned, "x", "y", doubling=True))
     assert at["low"][1] > at["high"][1] > at["full"][1] >= 0
-    half = (at["low"][0] - 52) / (at["high"][0] - 52)
-    assert half == pytest.approx(0.5, abs=0.15), "the axis begins at no tokens"
+    assert at["full"][0] - at["high"][0] == pytest.approx(at["high"][0] - at["low"][0], abs=0.02)
+    at = _circles(trade_off(series, unpruned, "x", "y"))
+    assert at["full"][0] - at["high"][0] == pytest.approx(2 * (at["high"][0] - at["low"][0]), abs=0.02)
 
 
 def test_one_run_is_a_chart_too():
     assert "circle" in trade_off([], Point(64, 97, 97, 97, "full"), "x", "y")
 
 
-def _circles(svg: str) -> list[tuple[str, tuple[str, str]]]:
+def _circles(svg: str) -> dict[str, tuple[float, float]]:
     found = re.findall(r'<title>(\w+)</title>.*?<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
-    return [(words, (x, y)) for words, x, y in found]
+    return {words: (float(x), float(y)) for words, x, y in found}

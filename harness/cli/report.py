@@ -33,7 +33,7 @@ def report(
 
     opened = open_store(store)
     groups = gather(opened, runs or ())
-    texts = {out: page(groups, str(opened.path), datetime.now(UTC))}
+    texts = {out: page(groups, opened.path.name, datetime.now(UTC))}
     if csv:
         texts[out.with_suffix(".csv")] = csv_table(groups)
     if latex:

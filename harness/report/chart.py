@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from harness.report.markup import Markup, join, tag
 
-WIDTH, HEIGHT = 560, 340
+WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
+PAIR = 36  # height of a pair of bars
 COLOURS = 8  # --c0 ... --c7 of the style sheet
 _SHAPES = ("circle", "square", "diamond", "triangle", "cross")
 
@@ -39,18 +40,29 @@ class Series:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Data to pixels."""
+    """Data to pixels. doubling: each doubling of a value takes the same room."""
 
     low: float
     high: float
     start: float
     end: float
+    doubling: bool = False
+
+    @classmethod
+    def around(cls, values: Sequence[float], start: float, end: float, doubling: bool = False) -> _Scale:
+        """The scale that holds the values with a little room on either side."""
+        low, high = (min(values), max(values)) if not doubling else (math.log2(min(values)), math.log2(max(values)))
+        room = (high - low) * 0.06 or max(abs(high) * 0.1, 1e-6)
+        return cls(low - room, high + room, start, end, doubling)
 
     def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+        at = math.log2(value) if self.doubling else value
+        return self.start + (at - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Four to seven round values."""
+        """Four to seven round values, or the powers of two."""
+        if self.doubling:
+            return [2.0**n for n in range(math.ceil(self.low), math.floor(self.high) + 1)]
         rough = (self.high - self.low) / 7
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
@@ -58,12 +70,13 @@ class _Scale:
         return [round(n * step, 10) for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def trade_off(series: Sequence[Series], unpruned: Point, x_title: str, y_title: str) -> Markup:
-    """Accuracy against cost, from no cost at all to no pruning's, whose height is a line across."""
+def trade_off(series: Sequence[Series], unpruned: Point, x_title: str, y_title: str, doubling: bool = False) -> Markup:
+    """Accuracy against cost, with a line across at no pruning's height. doubling: x > 0 by its logarithm, methods at
+    one budget a little apart, so that their bars do not hide each other."""
     points = [unpruned, *(point for one in series for point in one.points)]
-    x = _scale([0, *(point.x for point in points)], LEFT, WIDTH - RIGHT)
-    y = _scale([bound for point in points for bound in (point.low, point.high)], HEIGHT - BOTTOM, TOP)
-    apart = min(4.0, 24 / len(series)) if series else 0.0  # pixels, so that bars at one budget do not hide each other
+    x = _Scale.around([point.x for point in points], LEFT, WIDTH - RIGHT, doubling)
+    y = _Scale.around([bound for point in points for bound in (point.low, point.high)], HEIGHT - BOTTOM, TOP)
+    apart = min(6.0, 50 / len(series)) if series and doubling else 0.0  # pixels
     return _svg(
         f"{y_title} against {x_title}",
         _axes(x, y, x_title, y_title),
@@ -81,33 +94,38 @@ def legend(series: Sequence[Series]) -> Markup:
     return tag("ul", *rows, class_="legend")
 
 
-def stage_bars(arms: Sequence[tuple[str, Mapping[str, float]]], stages: Sequence[str]) -> Markup:
-    """Stacked bars of milliseconds. arms: label -> stage -> ms; a negative part (a residual) is not drawn."""
-    row, left, width = 26, 190, 2 * WIDTH
-    height = TOP + row * len(arms) + BOTTOM
-    longest = max(sum(max(ms.get(stage, 0), 0) for stage in stages) for _, ms in arms)
-    x = _Scale(0, longest * 1.02 or 1, left, width - RIGHT)
+def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]], stages: Sequence[str]) -> Markup:
+    """Two stacked bars of milliseconds a run: no pruning beside it, and the run itself.
+
+    pairs: (label, unpruned, pruned), stage -> ms; a negative part (a residual) is not drawn.
+    """
+    height, longest = (
+        TOP + PAIR * len(pairs) + BOTTOM,
+        max(sum(max(arm.get(stage, 0), 0) for stage in stages) for _, *arms in pairs for arm in arms),
+    )
+    x = _Scale(0, longest * 1.02 or 1, 150, 2 * WIDTH - RIGHT)
     parts: list[Markup] = []
     for tick in x.ticks():
         parts.append(tag("line", x1=x(tick), x2=x(tick), y1=TOP, y2=height - BOTTOM, class_="grid"))
         parts.append(_text(x(tick), height - BOTTOM + 16, _spelled(tick), "middle"))
-    parts.append(_text((left + width - RIGHT) / 2, height - 8, "prefill, median ms", "middle", "title"))
-    for at, (label, ms) in enumerate(arms):
-        y, done = TOP + row * at + 4, 0.0
-        parts.append(_text(left - 8, y + 13, label if len(label) <= 30 else label[:29] + "…", "end"))
-        for number, stage in enumerate(stages):
-            value = max(ms.get(stage, 0), 0)
-            words = tag("title", f"{label}: {stage} {ms.get(stage, 0):.2f} ms")
-            place = {"x": round(x(done), 2), "width": round(x(done + value) - x(done), 2), "y": y, "height": row - 8}
-            parts.append(tag("rect", words, **place, class_=f"s{number}"))
-            done += value
-    return _svg("Prefill time by stage", *parts, width=width, height=height)
+    parts.append(_text(75 + WIDTH, height - 8, "prefill, median ms (above: no pruning)", "middle", "title"))
+    for at, (label, unpruned, pruned) in enumerate(pairs):
+        y = TOP + PAIR * at
+        parts.append(_text(142, y + 20, label if len(label) <= 24 else label[:23] + "…", "end"))
+        parts.append(_bar(x, y, f"no pruning beside {label}", unpruned, stages, "faint"))
+        parts.append(_bar(x, y + 13, label, pruned, stages, "arm"))
+    return _svg("Prefill time by stage", *parts, width=2 * WIDTH, height=height)
 
 
-def _scale(values: Sequence[float], start: float, end: float) -> _Scale:
-    low, high = min(values), max(values)
-    room = (high - low) * 0.06 or max(abs(high) * 0.1, 1e-6)
-    return _Scale(low - room, high + room, start, end)
+def _bar(x: _Scale, y: float, label: str, ms: Mapping[str, float], stages: Sequence[str], kind: str) -> Markup:
+    parts, done = [], 0.0
+    for number, stage in enumerate(stages):
+        value = max(ms.get(stage, 0), 0)
+        words = tag("title", f"{label}: {stage} {ms.get(stage, 0):.2f} ms")
+        place = {"x": round(x(done), 2), "width": round(x(done + value) - x(done), 2), "y": y, "height": 12}
+        parts.append(tag("rect", words, **place, class_=f"s{number}"))
+        done += value
+    return tag("g", *parts, class_=kind)
 
 
 def _axes(x: _Scale, y: _Scale, x_title: str, y_title: str) -> Markup:

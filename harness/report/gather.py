@@ -64,7 +64,9 @@ class Line:
 
     @property
     def beats_random(self) -> str:
-        """ "yes", "no, worse", "not distinguishable", or "–" where there is nothing to tell."""
+        """ "yes", "no, worse", "not distinguishable", "failed its budget", or "–" where there is nothing to tell."""
+        if not self.ranked:
+            return "failed its budget"
         if self.over_random is None or self.p is None:
             return "–"
         if self.p >= LEVEL:

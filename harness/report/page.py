@@ -22,7 +22,8 @@ _HOW = (
     "of the LLM while it runs, then averaged. A method beats random if McNemar's test against random choice at the "
     "same budget, corrected by Holm for all methods there, says so at 5 %. LR is the share of prefill time saved: "
     "below zero the method is slower than no pruning. On the front: how often, over resampled images, nothing else in "
-    "the group is at least as accurate for no more prefill FLOPs."
+    "the group is at least as accurate for no more prefill FLOPs. Stale: the code that gives answers has changed "
+    "since. Indicative: a time that is not publishable, for want of an accelerator, of sessions or of pairs."
 )
 _STATUS = {
     FAILED_BUDGET: "failed its budget and is never ranked",
@@ -102,11 +103,11 @@ def _charts(group: Group) -> list[Markup]:
     series = _series(group, "realised_tokens")
     if full is None or not series:
         return []
-    costs = {"realised_tokens": "visual tokens a layer", "flops_ratio": "prefill FLOPs / unpruned"}
+    costs = {"realised_tokens": "visual tokens a layer (log)", "flops_ratio": "prefill FLOPs / unpruned"}
     figures = [
         tag(
             "figure",
-            trade_off(_series(group, column), _point(full, column), title, "accuracy, %"),
+            trade_off(_series(group, column), _point(full, column), title, "accuracy, %", "(log)" in title),
             tag("figcaption", f"Accuracy with its 95 % interval against {title}; grey: random choice."),
         )
         for column, title in costs.items()
@@ -117,7 +118,7 @@ def _charts(group: Group) -> list[Markup]:
 
 def _series(group: Group, cost: str) -> list[Series]:
     """One series a method, numbered within the group; runs that failed their budget are left out."""
-    shown = [line for line in group.lines if line.ranked and line.run["method"] != FULL and line.run[cost] is not None]
+    shown = [line for line in group.lines if line.ranked and line.run["method"] != FULL and line.run[cost]]
     names = sorted({line.name for line in shown if line.run["method"] != RANDOM})
     controls = sorted({line.name for line in shown if line.run["method"] == RANDOM})
     return [
@@ -144,17 +145,12 @@ def _stages(group: Group) -> list[Markup]:
     timed = [line for line in group.lines if line.run["pruned_ms"] and line.run["method"] != FULL]
     if not timed:
         return []
-    arms = []
-    for line in timed:
-        arms += [
-            ("unpruned beside it", line.run["base_ms"]),
-            (f"{line.name} {line.run['budget']}", line.run["pruned_ms"]),
-        ]
+    pairs = [(f"{line.name} {line.run['budget']}", line.run["base_ms"], line.run["pruned_ms"]) for line in timed]
     swatches = [tag("li", tag("span", class_=f"swatch s{at}"), stage) for at, stage in enumerate(STAGES)]
     words = "Medians; each method was timed in turns with no pruning in one process, so compare the two bars of a pair."
     if any(line.run["indicative"] for line in timed):
         words += " Indicative only: a publishable time needs an accelerator, 5 sessions and 30 pairs a shape."
-    chart = tag("figure", stage_bars(arms, STAGES), tag("figcaption", words))
+    chart = tag("figure", stage_bars(pairs, STAGES), tag("figcaption", words))
     return [tag("h3", "Where the time goes"), tag("ul", *swatches, class_="legend"), chart]
 
 

@@ -78,15 +78,13 @@ def _stage(arm: str, stage: str) -> Callable[[Line], Cell]:
 
 def _notes(line: Line) -> str:
     run = line.run
-    words = [] if line.ranked else ["failed its budget, never ranked"]
+    words = []
     if run["stale"]:
-        words.append("stale code")
+        words.append("stale")
     if run["errors"]:
         words.append(f"{run['errors']} of {run['n']} samples failed")
     if run["indicative"]:
-        words.append(
-            "time is indicative" + (f" ({run['indicative_because']})" if run.get("indicative_because") else "")
-        )
+        words.append("indicative" + (f" ({run['indicative_because']})" if run.get("indicative_because") else ""))
     return "; ".join(words)
 
 
