@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from harness.benchmarks.embedded import open_suite
 from harness.log_contents import read_log
 from harness.store import Store
 from harness.sweep.conduct import Report, conduct
-from harness.sweep.crew import Alone, Crew
+from harness.sweep.crew import Alone, Crew, Processes, Start
 from harness.sweep.grid import Entry, GridWords, entries_of
 from harness.sweep.jobs import Outcome
 from harness.sweep.schedule import CellState, Schedule
@@ -108,3 +112,37 @@ def records(store: Store) -> dict[str, dict[str, Any]]:
 
 def _plain(frame: Any) -> list[tuple]:
     return [tuple(map(str, row)) for row in frame.itertuples(index=False)]
+
+
+def crew_of(store: Store, suite: Path, workers: int = 2) -> Processes:
+    """Worker processes on a suite."""
+    return Processes(workers, Start(store.path, tiny_sources(suite)))
+
+
+def sweep_apart(path: Path, suite: Path, words: dict[str, Any]) -> BaseProcess:
+    """A process that does the sweep with two workers, as a command would. It is a fork, so that it begins at once."""
+    process = multiprocessing.get_context("fork").Process(target=_apart, args=(path, suite, words))
+    process.start()
+    return process
+
+
+def _apart(path: Path, suite: Path, words: dict[str, Any]) -> None:
+    forkserver._forkserver.__init__()  # not the server of the process that this one was forked from
+    store = Store(path, tell=lambda message: None)
+    sweep(entries(**words), store, tiny_sources(suite), crew=lambda: crew_of(store, suite))
+
+
+def workers_of(process: BaseProcess) -> list[int]:
+    """The ids of the workers of a process from `sweep_apart`: what its fork server has forked."""
+    return [worker for server in _children(process.pid) for worker in _children(server)]
+
+
+def _children(process_id: int | None) -> list[int]:
+    with suppress(OSError):
+        return [int(one) for one in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+    return []
+
+
+def lines_in(folder: Path) -> int:
+    """The lines in all logs so far."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))

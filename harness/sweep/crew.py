@@ -191,9 +191,10 @@ class Processes:
         self._workers.clear()
 
     def _hire(self, worker: int) -> _Worker:
-        spawning = multiprocessing.get_context("spawn")
-        ours, theirs = spawning.Pipe()
-        process = spawning.Process(target=serve, args=(theirs, self._start, worker, self.size))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # torch is imported once, not by each worker
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, self._start, worker, self.size))
         process.start()
         theirs.close()
         return _Worker(process, ours)
