@@ -9,7 +9,7 @@ from views import shape_of, view_of
 from harness.models.engine import Engine
 from harness.models.qwen3_vl import Qwen3VL
 from methods import build
-from methods.base import IN_LLM, Budget, BudgetInfeasible, PruningError, Selection, Signal, Site
+from methods.base import IN_LLM, Budget, BudgetInfeasible, PruningError, Selection, Signal, Site, View
 from methods.selection import reduce, reduce_sizes
 from methods.sparsevlm import AFFINITY, LISTS, SparseVLM, cluster, clusters_of, kept_of, raters, recycled_of
 
@@ -17,8 +17,8 @@ V2 = SparseVLM(version="2.0")
 FULL = (24, 24)
 
 
-def select(pruner: SparseVLM, rows, keep: int, affinity=None, gravity=None, hidden=None) -> Selection:
-    """A cut at layer 3 of 32. rows: (m, n), or (h, m, n) for v2.0; by default the first text token is no rater."""
+def view_at_3(pruner: SparseVLM, rows, keep: int, affinity=None, gravity=None, hidden=None) -> View:
+    """A cut at layer 3 of 32. rows: (m, n), or (h, m, n) for v2.0; by default all text tokens rate."""
     m, n = rows.shape[-2:]
     shape = shape_of((1, n), llm_layers=32)
     own = Signal("rows", layer=2, queries="text", per_head=pruner.version == "2.0", at=3)
@@ -26,9 +26,18 @@ def select(pruner: SparseVLM, rows, keep: int, affinity=None, gravity=None, hidd
     affinity = torch.zeros(n, m) if affinity is None else affinity
     signals = {AFFINITY: affinity, own: rows, Signal("gravity", at=3): torch.ones(m, n) if gravity is None else gravity}
     hidden = torch.arange(float(n))[:, None].expand(n, 2) if hidden is None else hidden
-    selection = pruner.in_llm(view_of(Site(IN_LLM, 3), hidden, keep, shape, signals))
-    selection.validate(n, keep)
+    return view_of(Site(IN_LLM, 3), hidden, keep, shape, signals)
+
+
+def select(pruner: SparseVLM, rows, keep: int, *signals, **named) -> Selection:
+    """What stays of `view_at_3`."""
+    selection = pruner.in_llm(view_at_3(pruner, rows, keep, *signals, **named))
+    selection.validate(rows.shape[-1], keep)
     return selection
+
+
+def relation(pruner: SparseVLM, rows, affinity) -> list[float]:
+    return pruner.relation(view_at_3(pruner, rows, 1, affinity)).tolist()
 
 
 def plan_of(pruner: SparseVLM, n: int, tokens: int, layers: int = 32):
@@ -44,6 +53,20 @@ def test_raters_are_text_tokens_with_more_than_the_mean_share():
 def test_where_no_word_stands_out_all_rate():
     assert raters(torch.zeros(4, 1)).tolist() == [True]
     assert raters(torch.zeros(4, 2)).tolist() == [True, True]
+
+
+def test_a_word_with_just_the_mean_share_does_not_rate():
+    # Shares of four words: 1/2, 1/2, 0, 0 for one visual token, 0, 1/2, 0, 1/2 for the other; means 1/4, 1/2, 0, 1/4.
+    low = -torch.inf
+    affinity = torch.tensor([[0.0, 0.0, low, low], [low, 0.0, low, 0.0]])
+    assert raters(affinity).tolist() == [False, True, False, False]
+
+
+def test_a_relation_is_the_mean_over_raters():
+    rows = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.3, 0.35, 0.35]])
+    affinity = torch.tensor([[5.0, 0.0, 5.0]] * 3)  # the first and the third word rate
+    assert relation(SparseVLM(), rows, affinity) == pytest.approx([0.4, 0.3, 0.3])
+    assert relation(V2, torch.stack([rows, 3 * rows]), affinity) == pytest.approx([0.8, 0.6, 0.6])  # and over heads
 
 
 def test_only_raters_are_asked():
@@ -94,6 +117,32 @@ def test_clusters_equal_the_literal_ones(seed, r, c):
     assert slot[centre].tolist() == list(range(c))
     sums = torch.zeros(c, 6).index_add_(0, slot, x) / (torch.bincount(slot, minlength=c)[:, None] + 1e-6)
     torch.testing.assert_close(sums, torch.tensor(literal(x, c, noise)), atol=1e-5, rtol=1e-4)
+
+
+def test_where_two_numbers_of_whole_tokens_fit_the_plan_the_authors_stays():
+    # Of 330, 300 kept make 302 alive: 30 dropped, 10 of them in 2 clusters. 301 kept do too: 29, 9 of them in 1.
+    assert (kept_of(330, 302), clusters_of(30), clusters_of(29)) == (301, 2, 1)
+    assert SparseVLM()._kept(view_at_3(SparseVLM(), torch.rand(3, 330), 302)) == 300
+    assert SparseVLM(retain=64)._kept(view_at_3(SparseVLM(), torch.rand(3, 330), 302)) == 301
+
+
+def test_low_precision_tokens_are_clustered_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(33, 6, generator=generator).half(), torch.rand(33, generator=generator)
+    for mine, wide in zip(cluster(x, 4, noise), cluster(x.float(), 4, noise), strict=True):
+        assert torch.equal(mine, wide)
+
+
+def test_flops_are_those_of_the_distances_of_recycled_tokens():
+    # 576 -> 309: 300 stay as they are, and of the 276 dropped 83 are compared in 8 channels. v2.0 compares none.
+    site, shape = Site(IN_LLM, 3), shape_of(FULL, llm_layers=32)
+    assert SparseVLM().selection_flops(site, 576, 309, 8, shape) == 2 * 83**2 * 8
+    assert V2.selection_flops(site, 576, 300, 8, shape) == 0
+
+
+def test_settings_of_the_authors():
+    assert (SparseVLM().version, SparseVLM().retain, SparseVLM().heads) == ("1.5", 192, 14)
+    assert (SparseVLM().layers, SparseVLM().depth) == ((2, 6, 15), 32)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 24, 64, 169])
