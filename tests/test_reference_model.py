@@ -1,6 +1,7 @@
 """The shipped model loads as any hub folder does, fits its budget, and sees."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from transformers import Qwen3VLForConditionalGeneration
 
 from harness.models.processing import load_processor
-from harness.reference.evaluate import interval, right_answers
+from harness.reference.evaluate import right_answers, table
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import load_questions
 from harness.reference.words import FAMILIES
@@ -49,10 +50,13 @@ def test_every_family_is_answered_far_above_its_majority():
         assert sum(hits) / len(hits) >= share + 0.2, family
 
 
-def test_an_interval_resamples_whole_images():
-    right = np.array([1, 1, 0, 0], dtype=bool)
-    assert interval(right, ["a", "a", "b", "b"]) == (0.0, 1.0)  # two images that differ: nothing is known
-    assert interval(np.ones(4, dtype=bool), ["a", "b", "c", "d"]) == (1.0, 1.0)
+def test_the_intervals_of_the_table_are_clustered_by_image_and_never_certain():
+    """100 questions all right, two on each image: 0.025 ** (1 / 50) = 0.929."""
+    question = load_questions()[0]
+    asked = [replace(question, image=f"{number // 2}") for number in range(100)]
+    lines = list(table(asked, np.ones(100, dtype=bool)))
+    assert "0.929 - 1.000" in lines[1] and lines[1].startswith(question.family)
+    assert "0.929 - 1.000" in lines[2] and lines[2].startswith("all")
 
 
 def test_another_answer_than_the_right_one_does_not_count():

@@ -1,8 +1,8 @@
 """Exact match of a checkpoint on the suite, unpruned: `python -m harness.reference.evaluate --checkpoint DIR`.
 
 An answer counts when greedy decoding gives exactly it and stops. All questions of an image are packed behind it; the
-packed forward agrees with the native one. Intervals: 95 %, bootstrap over images, since questions of one image are
-not independent.
+packed forward agrees with the native one. Intervals: 95 %, clustered by image (harness/stats), since questions of
+one image are not independent.
 """
 
 import argparse
@@ -23,8 +23,7 @@ from harness.reference.packed import PackedModel, layout
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import Question, load_questions
 from harness.reference.words import FAMILIES
-
-RESAMPLES = 2000
+from harness.stats import accuracy_interval
 
 
 @torch.inference_mode()
@@ -47,18 +46,6 @@ def right_answers(checkpoint: Path, suite: Path, questions: list[Question]) -> n
     return np.concatenate(right)
 
 
-def interval(right: np.ndarray, images: list[str]) -> tuple[float, float]:
-    """95 % interval of the mean of `right`, resampling whole images."""
-    names = sorted(set(images))
-    place = {name: i for i, name in enumerate(names)}
-    which = np.array([place[image] for image in images])
-    hits = np.bincount(which, weights=right, minlength=len(names))
-    sizes = np.bincount(which, minlength=len(names))
-    draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    means = hits[draws].sum(1) / sizes[draws].sum(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
 def table(questions: list[Question], right: np.ndarray) -> Iterable[str]:
     """Lines of the accuracy table: a family a line, then the mean of families."""
     yield f"{'family':8s} {'n':>5s} {'exact':>6s}  {'95 % interval':15s} {'majority':>8s}  answer"
@@ -68,15 +55,20 @@ def table(questions: list[Question], right: np.ndarray) -> Iterable[str]:
         if not chosen:
             continue
         hits = right[chosen]
-        low, high = interval(hits, [questions[i].image for i in chosen])
+        bounds = _bounds(hits, [questions[i].image for i in chosen])
         majority = questions[chosen[0]].majority
         base = float(np.mean([questions[i].answer == majority for i in chosen]))
         scores.append(float(hits.mean()))
         bases.append(base)
-        yield f"{family:8s} {len(chosen):5d} {hits.mean():6.3f}  {low:.3f} - {high:.3f}   {base:8.3f}  {majority}"
-    low, high = interval(right, [question.image for question in questions])
-    yield f"{'all':8s} {len(questions):5d} {right.mean():6.3f}  {low:.3f} - {high:.3f}"
+        yield f"{family:8s} {len(chosen):5d} {hits.mean():6.3f}  {bounds}   {base:8.3f}  {majority}"
+    bounds = _bounds(right, [question.image for question in questions])
+    yield f"{'all':8s} {len(questions):5d} {right.mean():6.3f}  {bounds}"
     yield f"{'average':8s} {'':5s} {np.mean(scores):6.3f}  {'of families':15s} {np.mean(bases):8.3f}"
+
+
+def _bounds(right: np.ndarray, images: list[str]) -> str:
+    found = accuracy_interval(right, images)
+    return f"{found.low:.3f} - {found.high:.3f}"
 
 
 def main() -> None:
