@@ -53,7 +53,7 @@ def plan_of(engine: Engine, shape: Shape) -> Plan:
 
 
 @pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
-@pytest.mark.parametrize(("name", "preset"), cases())
+@pytest.mark.parametrize(("name", "preset"), list(cases()))
 def test_flops_are_counted_to_the_unit_the_selection_included(family: Qwen3VL, name: str, preset: str, grids):
     pruner: Pruner = build(f"{name}:{preset}".strip(":"), **WITHOUT_WEIGHTS.get(name, {}))
     engine, inputs = Engine(family, pruner), family.inputs(processed(grids))
