@@ -114,7 +114,9 @@ class PACT(Pruner):
 
     def in_llm(self, view: View) -> Selection:
         m = self.survivors(view.n)
-        if not self.cluster or view.keep == 0:
+        if view.keep == 0:
+            return Selection(torch.zeros(0, dtype=torch.int64, device=view.hidden.device))
+        if not self.cluster:
             return Selection(top_k(self._importance(view), m if view.keep is None else view.keep))
         m = max(m, view.keep or 0)
         kept = top_k(self._importance(view), m) if m < view.n else torch.arange(view.n, device=view.hidden.device)
