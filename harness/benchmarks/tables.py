@@ -45,9 +45,10 @@ def open_hub(source: Hub, folder: Path | None) -> Table:
     Raises BenchmarkUnavailable, or CorruptBenchmark when columns are missing or there is no row.
     """
     if folder is not None:
+        revision = files_revision(sorted(folder.rglob("*.parquet")))
         with _explained(source, folder):
-            rows = _load(str(folder), name=source.config, split=source.split)
-        return _checked(rows, source, files_revision(sorted(folder.rglob("*.parquet"))))
+            rows = _load(str(folder), name=source.config, split=source.split, cache_dir=_cache(revision))
+        return _checked(rows, source, revision)
     for name in source.ids:
         rows = _from_hub(source, name, last=name == source.ids[-1])
         if rows is not None:
@@ -75,7 +76,10 @@ def open_tsv(source: Tsv, file: Path | None) -> Table:
     check_columns(header, source)
     with _explained(source, file):
         features = Features({column: Value("string") for column in header})
-        rows = _load("csv", data_files=str(file), split="train", sep="\t", keep_default_na=False, features=features)
+        rows = _load(
+            "csv", data_files=str(file), split="train", sep="\t", keep_default_na=False, features=features,
+            cache_dir=_cache(f"md5:{md5}"),
+        )  # fmt: skip
     return _checked(rows, source, f"md5:{md5}")
 
 
@@ -120,6 +124,13 @@ def _load(*words: Any, **settings: Any) -> Dataset:
     from datasets import load_dataset
 
     return load_dataset(*words, **settings).with_format("arrow")
+
+
+def _cache(revision: str) -> str:
+    """A cache of its own for each content: `datasets` tells local folders apart by their names alone."""
+    import datasets
+
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "harness" / revision.replace(":", "-"))
 
 
 @contextmanager
