@@ -56,7 +56,7 @@ class Case:
     def tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self[name])
 
-    def integer(self, name: str, most: int = 100_000) -> int:
+    def integer(self, name: str, most: int = 1_000_000) -> int:
         """A whole number. Raises Mismatch beyond `most`: nothing in a golden file is so large, and loops run on it."""
         value = int(self[name])
         if abs(value) > most:

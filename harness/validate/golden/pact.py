@@ -44,7 +44,7 @@ def clustered(case: Case) -> tuple[PACT, View, Selection]:
     keys = torch.cat([case.tensor("keys"), case.tensor("pruned_keys")])
     hidden = torch.cat([case.tensor("hidden"), case.tensor("pruned_hidden")])
     m, n = len(case["keys"]), len(keys)
-    pruner = PACT(keep=m / n, cutoff=case.number("cutoff"), alpha=case.number("alpha"))
+    pruner = PACT(keep=min((m + 0.5) / n, 1), cutoff=case.number("cutoff"), alpha=case.number("alpha"))
     agree("as many tokens are clustered as the file keeps", pruner.survivors(n) == m)
     shape = Shape(((1, n),), 24, 28, unit_patches=1)
     rows, cosines = pruner.needs(shape)
