@@ -114,11 +114,12 @@ class Signal:
              "features": input of the projector, (n, g, d_vit); "question": embeddings of the user's text, (q, d);
              "cosines": between the rows' keys, kv heads side by side, float32, (n, n);
              "affinity": products of the LLM's input embeddings, visual x text behind the first visual token, (n of
-             layer 0, m); "gravity": logits of queries and keys of ones, which depend on positions alone, text x visual.
-    tower    "vit" | "llm", layer 0-based. A decoder layer that has not run yet is peeked at (input norm and
-             projections on the current states), which is what the layer itself will compute. A ViT block gives its
-             signals from its own attention on: to the site after="attention" of that block, to later in-vit sites and
-             to the interface, up to the next selection in the ViT, which ends them.
+             layer 0, m); "gravity": logits of queries and keys of ones, which depend on positions alone, text x visual;
+             of the tower "clip": "patches" (n, e) and "text" (segments, e), embeddings by the model in `Pruner.clip`.
+    tower    "vit" | "llm" | "clip" (at the interface), layer 0-based. A decoder layer that has not run yet is peeked at
+             (input norm and projections on the current states), which is what the layer itself will compute. A ViT
+             block gives its signals from its own attention on: to the site after="attention" of that block, to later
+             in-vit sites and to the interface, up to the next selection in the ViT, which ends them.
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
              "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
              visual one, which attends to just these; "received": the mean over all visual rows of the image ("rows"
@@ -312,6 +313,11 @@ class Pruner:
     def wants_adapter(self) -> bool:
         """Whether `prepare` needs tensors that were trained for this model (`ModelInfo.adapter`)."""
         return False
+
+    @property
+    def clip(self) -> str:
+        """Folder of the CLIP model that signals of the tower "clip" come from, "" for none."""
+        return ""
 
     def site(self, shape: Shape) -> Site:
         """The one site of a single-site method. In-LLM methods override it to map their layer."""

@@ -14,8 +14,9 @@ not explain. Relevance is scaled to 0..1 over all images of the prompt. Survivor
   in the authors' code (patches and texts of CLIP are inversely related; the paper says plain cosine).
 
 Departures
-* No model family here gives the signals of relevance="clip" yet: loading a CLIP tower by its folder is for later, and
-  until then that setting ends in MissingSignal on every model.
+* The authors' LLaVA looks through the very CLIP that relevance is measured with. Here it is a model beside the pruned
+  one: it sees the picture resized to its square, and its patches' embeddings are interpolated where they are no tokens.
+  Its work counts, in FLOPs as in time.
 * A token is never chosen for variance that rounding left over: below a millionth of its own, it explains nothing.
   (Theirs divides by the root of it, and goes on with NaN once k exceeds the rank of the features.)
 * Equal relevance everywhere counts as 1 everywhere (theirs: a division by zero).
@@ -36,6 +37,8 @@ from methods.base import (
     INTERFACE,
     Budget,
     BudgetInfeasible,
+    MissingSignal,
+    ModelInfo,
     Plan,
     Pruner,
     PruningError,
@@ -49,12 +52,12 @@ from methods.captured import Captured, Loop
 from methods.ops import cosines, cosines_flops, share, unit
 
 QUESTION = Signal("question")
-PATCHES, SEGMENTS = Signal("clip_patches", tower="vit"), Signal("clip_text", tower="vit")  # (n, e), (segments, e)
+PATCHES, SEGMENTS = Signal("patches", tower="clip"), Signal("text", tower="clip")  # (n, e), (segments, e)
 
 
 @dataclass(frozen=True)
 class CDPruner(Pruner):
-    """relevance: "question" | "clip"."""
+    """relevance: "question" | "clip"; clip_folder: local folder of a CLIP model and its tokenizer, for the latter."""
 
     name = "cdpruner"
     title = "CDPruner"
@@ -65,10 +68,19 @@ class CDPruner(Pruner):
     positions = "renumber"
 
     relevance: str = "question"
+    clip_folder: str = ""
 
     def __post_init__(self) -> None:
         if self.relevance not in ("question", "clip"):
             raise PruningError(f'relevance must be "question" or "clip", got {self.relevance!r}')
+
+    @property
+    def clip(self) -> str:
+        return self.clip_folder if self.relevance == "clip" else ""
+
+    def prepare(self, model: ModelInfo) -> None:
+        if self.relevance == "clip" and not self.clip_folder:
+            raise MissingSignal('relevance "clip" needs a CLIP model; set clip_folder to a local folder that holds one')
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

@@ -140,10 +140,9 @@ def family():
     return Qwen3VL(qwen3_vl())
 
 
-def test_no_family_gives_clip_embeddings_yet_and_the_error_says_so(family):
-    engine, inputs = Engine(family, CDPruner("clip")), family.inputs(processed())
-    with pytest.raises(MissingSignal, match="clip"):
-        engine.prefill(inputs, engine.plan(Budget("layer_average", 12), inputs.shape))
+def test_relevance_by_clip_needs_a_folder_and_the_error_says_so(family):
+    with pytest.raises(MissingSignal, match="clip_folder"):
+        Engine(family, CDPruner("clip"))
 
 
 @pytest.mark.parametrize("grids", [((4, 6),), ((6, 6), (3, 4)), ((6, 6), (1, 1))])

@@ -11,6 +11,7 @@ from methods.base import (
     IN_VIT,
     INTERFACE,
     PRE_TOKENIZATION,
+    MissingSignal,
     ModelInfo,
     Plan,
     Pruner,
@@ -46,11 +47,13 @@ def planned_realised(
 
     pruner: the method that made the plan, None for one that costs nothing and gathers nothing. model: what the method
     was prepared for; needed where it puts extra tokens into the ViT. Raises ValueError for a plan in native mode,
-    which only a run can tell.
+    which only a run can tell, and MissingSignal for a method that asks a CLIP model.
     """
     if not plan.entering or any(keep is None for keep in plan.keeps.values()):
         raise ValueError("a plan in native mode has no token counts; run it and read what it realised")
     pruner = pruner or Pruner()
+    if pruner.clip:
+        raise MissingSignal("what a CLIP model costs depends on the question's words; ask for tokens, not for FLOPs")
     extra = pruner.extra_vit_token_count() if plan.layers_of(IN_VIT) else 0
     needs = pruner.needs(shape) if plan.keeps else ()
     by_half = {0: _units(shape.images)}  # the attention of block b is half 2b, its MLP the one behind

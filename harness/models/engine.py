@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.models.attention import TAP
+from harness.models.clip import Clip
 from harness.models.clock import Clock, Untimed
 from harness.models.family import Family, Inputs
 from harness.models.llm import Surgery, selected_layers
@@ -58,10 +59,11 @@ class Engine:
         adapter: dict[str, Tensor] | None = None,
         pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
         pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5),
+        clip: Clip | None = None,
     ):
         self.family = family
         self.pruner = pruner
-        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
+        self.pixel_mean, self.pixel_std, self.clip = pixel_mean, pixel_std, clip
         self.prepared = pruner.prepare(replace(family.info, adapter=adapter)) if pruner else None
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
@@ -104,7 +106,7 @@ class Engine:
             seen = stack.enter_context(TAP.watching([*vit_modules, *llm_modules], self.family.kernels))
             run = Pass(
                 self.family, self.pruner, self.prepared, self.pixel_mean, self.pixel_std, inputs, plan, seed, clock,
-                needs, seen, trace,
+                needs, seen, trace, clip=self.clip,
             )  # fmt: skip
             visual = run.interface(run.vision())
             prompt = shorten(run.inputs.prompt, visual.rows, run.positions)

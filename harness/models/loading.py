@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from harness.errors import CorruptCheckpoint, DeviceUnavailable, ModelUnavailable, UnknownModel, UsageError, nearest
+from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.models.family import Family, Inputs
 from harness.models.processing import load_processor
@@ -74,7 +76,9 @@ class OpenModel:
         return build_engine(self.family, pruner, self.processor)
 
     def adapter_revision(self, pruner: Pruner | None) -> str:
-        """sha256 of the adapter that the pruner's engine gets, "" for none: answers depend on it."""
+        """sha256 of the adapter (or CLIP model) that the pruner's engine gets, "" for none: answers depend on it."""
+        if pruner is not None and pruner.clip:
+            return _revision(pruner.clip, self.model)
         path = adapter_file(self.family, pruner)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
@@ -86,14 +90,18 @@ class OpenModel:
 def build_engine(family: Family, pruner: Pruner | None, processor: Any = None) -> Engine:
     """An engine, with the trained adapter that the pruner wants if it lies beside the weights.
 
-    processor: says how pixels were normalised; None = mean and deviation 0.5. Raises WrongAdapter.
+    processor: says how pixels were normalised, and reads the question for a CLIP model; None = mean and deviation 0.5,
+    no CLIP model. Raises WrongAdapter, CorruptCheckpoint.
     """
     path = adapter_file(family, pruner)
     adapter = load_adapter(path, family.info.projector_hash) if path else None
     if processor is None:
         return Engine(family, pruner, adapter)
-    normal = processor.image_processor
-    return Engine(family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std))
+    normal, clip = processor.image_processor, None
+    if pruner is not None and pruner.clip:
+        read = partial(processor.tokenizer.decode, skip_special_tokens=True)
+        clip = open_clip(pruner.clip, family.model.device, read)
+    return Engine(family, pruner, adapter, tuple(normal.image_mean), tuple(normal.image_std), clip)
 
 
 def adapter_file(family: Family, pruner: Pruner | None) -> Path | None:

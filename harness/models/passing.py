@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.models.attention import Capture
+from harness.models.clip import CLIP, Clip
 from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
@@ -22,6 +23,7 @@ from methods.base import (
     PRE_TOKENIZATION,
     VISUAL,
     InvalidSelection,
+    MissingSignal,
     Plan,
     Pruner,
     Resize,
@@ -51,6 +53,7 @@ class Pass:
     captures: dict[int, list[Capture]]
     trace: Trace
     positions: str | Tensor = "original"
+    clip: Clip | None = None
     _vit_signals: dict[Signal, Tensor] = field(default_factory=dict)
 
     @property
@@ -134,6 +137,19 @@ class Pass:
     def _question(self) -> Tensor:
         return self.family.model.get_input_embeddings()(self.inputs.question_ids)
 
+    def _by_clip(self, need: Signal) -> Tensor:
+        """Embeddings of the question, or of all units of the prompt as they came from the processor."""
+        if self.clip is None:
+            raise MissingSignal(
+                "no CLIP model is open: set clip_folder to a local folder that holds one, and give harness.prune the "
+                "processor, which reads the question"
+            )
+        if need.kind == "text":
+            return self.clip.segments(self.inputs.question_ids, self.trace.spend)
+        units = self.family.unit_pixels(self.inputs, self.pixel_mean, self.pixel_std)
+        images = zip(units.split(self.inputs.shape.images), self.inputs.shape.grids, strict=True)
+        return torch.cat([self.clip.patches(rows, grid, self.trace.spend) for rows, grid in images])
+
     def _vit_needs(self, layer: int) -> list[Signal]:
         return [need for need in self.needs if need.tower == "vit" and need.layer == layer and need.kind != "features"]
 
@@ -186,6 +202,8 @@ class Pass:
                     signals[need] = visual.features.pre_projector
                 elif need.kind == "question":
                     signals[need] = self._question()
+                elif need.tower == CLIP:
+                    signals[need] = self._by_clip(need)
             view = self._view(site, tokens, rows.image, rows.unit, rows.kind, rows.size, signals)
             selection = self.pruner.at_interface(view)
             if selection is None and shows_cls:

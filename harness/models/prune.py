@@ -62,7 +62,8 @@ def prune(
 
     method: a name ("fastv", "quietprune:init"), a path, or a Pruner; settings override its defaults.
     budget: a float in (0, 1] is a ratio, an int is tokens, "50%", "interface_kept:64", "native" as on the command line.
-    processor: only needed by methods that look at pixels, when the image normalisation is not mean 0.5, deviation 0.5.
+    processor: only needed by methods that look at pixels, when the image normalisation is not mean 0.5, deviation 0.5,
+    and by those that ask a CLIP model, which reads the question.
 
     `generate` returns the caller's full input_ids followed by the new tokens, so the usual slice works. `forward`
     returns the logits of the shortened prompt. One prompt at a time. Blocks nest: the inner one counts.
