@@ -12,6 +12,7 @@ from masked import masked
 from test_gold_qwen3_vl import ONE, THREE, gold_error
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 
+import harness.models.passing as passing_module
 import harness.models.qwen3_vl as family_module
 from harness.models.attention import TAP, Capture
 from harness.models.clock import Untimed
@@ -458,13 +459,13 @@ def test_mutation_patches_packed_in_another_order(model, monkeypatch):
 
 
 def test_mutation_taps_not_packed_with_the_survivors(model, monkeypatch):
-    original = VisionState.packed
+    original = passing_module.packed
 
-    def broken(self):
-        moved = tuple(replace(tap, rows=torch.arange(tap.rows.shape[0])) for tap in self.taps)
-        return original(replace(self, taps=moved))
+    def broken(state):
+        moved = tuple(replace(tap, rows=torch.arange(tap.rows.shape[0])) for tap in state.taps)
+        return original(replace(state, taps=moved))
 
-    monkeypatch.setattr(VisionState, "packed", broken)
+    monkeypatch.setattr(passing_module, "packed", broken)
     assert patch_error(model) > 0.1
 
 

@@ -13,10 +13,11 @@ from harness.models.clip import CLIP, Clip
 from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
+from harness.models.rows import as_patches, packed, with_cls_rows
 from harness.models.sequence import Sequence
 from harness.models.trace import PATCHES, Trace
 from harness.models.vision import VisionState
-from harness.models.vit_signals import packed, with_cls_rows
+from harness.models.vit_signals import packed_signal, signal_with_cls_rows
 from methods.base import (
     IN_VIT,
     INTERFACE,
@@ -69,7 +70,7 @@ class Pass:
             if any(site.hook == IN_VIT for site in keeps):
                 state = self._with_extra_tokens(state)
                 if self.pruner.granularity == "patch":
-                    state = state.as_patches()
+                    state = as_patches(state)
             for number in range(family.vit_layers):
                 self.trace.vit_tokens.append(state.lengths)
                 state = family.run_attention(number, state)
@@ -91,8 +92,10 @@ class Pass:
     def _packed(self, state: VisionState) -> VisionState:
         with self.clock.stage("select"):
             self.trace.kept[PATCHES] = (state.image, state.unit)
-            self._vit_signals = {need: packed(need, values, state.packs) for need, values in self._vit_signals.items()}
-            return state.packed()
+            self._vit_signals = {
+                need: packed_signal(need, values, state.packs) for need, values in self._vit_signals.items()
+            }
+            return packed(state)
 
     def _before_tokenization(self) -> Tensor | None:
         site = Site(PRE_TOKENIZATION)
@@ -185,9 +188,9 @@ class Pass:
         shows_cls = shows_cls_rows(self.pruner, self.plan, self.inputs.shape)
         if shows_cls:
             self._vit_signals = {
-                need: with_cls_rows(need, values, state.segments) for need, values in self._vit_signals.items()
+                need: signal_with_cls_rows(need, values, state.segments) for need, values in self._vit_signals.items()
             }
-            state = state.with_cls_rows()
+            state = with_cls_rows(state)
         with self.clock.stage("projector"):
             visual = at_interface(state, self.family.project(state))
             self.trace.merged_units = visual.rows.n

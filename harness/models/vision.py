@@ -21,7 +21,7 @@ class Segment:
     """Tokens of one image (or tile): attention never crosses images. units: rows, of `VisionState.patches` each.
 
     prefix: tokens of the tower itself (CLS), which `embed` sets. They are never pruned in the ViT and end with it,
-    unless `with_cls_rows` hands them on.
+    unless harness/models/rows.py hands them on.
     """
 
     extra: int
@@ -44,11 +44,6 @@ class VisionTap:
     units: Tensor  # (n_then, g, d)
     rows: Tensor  # (n_now,) int64
     aggregates: tuple[Tensor | None, ...]  # one (d,) an image
-
-    def packed(self, g: int) -> VisionTap:
-        """Today's survivors, single patches, as units of `g`."""
-        units = self.units[self.rows].view(-1, g, self.units.shape[-1])
-        return replace(self, units=units, rows=torch.arange(units.shape[0], device=units.device))
 
 
 @dataclass(frozen=True)
@@ -190,61 +185,6 @@ class VisionState:
         extras, units, _ = self.split(table)
         still = table.new_full((table.shape[1],), angle_zero)
         return smaller.join(extras, units[keep], [still if s.aggregate else None for s in smaller.segments])
-
-    def as_patches(self) -> VisionState:
-        """The same tokens with each patch a row of its own."""
-        g = self.patches
-        place = torch.arange(g, device=self.unit.device)
-        return replace(
-            self,
-            segments=tuple(replace(segment, units=segment.units * g) for segment in self.segments),
-            unit=(self.unit[:, None] * g + place).flatten(),
-            image=self.image.repeat_interleave(g),
-            size=self.size.repeat_interleave(g),
-            patches=1,
-            packs=g,
-        )
-
-    def packed(self) -> VisionState:
-        """Rows of single patches as units again, `packs` at a time in the order they stand in, image by image.
-
-        A unit stands where its first patch stood. DeepStack's taps follow. Raises InvalidSelection for a remainder.
-        """
-        g = self.packs
-        for index, segment in enumerate(self.segments):
-            if segment.units % g or segment.aggregate:
-                raise InvalidSelection(
-                    f"image {index} leaves the ViT with {segment.units} patches"
-                    f"{' and an aggregate' if segment.aggregate else ''}; the merger takes whole units of {g} patches"
-                )
-        return replace(
-            self,
-            segments=tuple(replace(segment, units=segment.units // g) for segment in self.segments),
-            unit=self.unit[::g] // g,
-            image=self.image[::g],
-            size=self.size.view(-1, g).mean(1),
-            taps=tuple(tap.packed(g) for tap in self.taps),
-            patches=g,
-            packs=1,
-        )
-
-    def with_cls_rows(self) -> VisionState:
-        """The same tokens with each image's prefix tokens as its first rows, unit -1; for units of one patch."""
-        assert self.patches == 1 and not self.taps
-        counts = [segment.units for segment in self.segments]
-
-        def behind(values: Tensor, own: list[float]) -> Tensor:
-            parts = zip(values.split(counts), self.segments, own, strict=True)
-            return torch.cat([piece for part, s, value in parts for piece in (part.new_full((s.prefix,), value), part)])
-
-        same, images = [-1] * len(counts), list(range(len(counts)))
-        return replace(
-            self,
-            segments=tuple(replace(s, units=s.units + s.prefix, prefix=0) for s in self.segments),
-            unit=behind(self.unit, same),
-            image=behind(self.image, images),
-            size=behind(self.size, [1] * len(counts)),
-        )
 
     def key_bias(self) -> list[Tensor]:
         """log(size) of each token, (tokens,) an image; 0 for extra, prefix and aggregate tokens."""

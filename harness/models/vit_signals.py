@@ -43,14 +43,14 @@ def vit_signal(signal: Signal, state: VisionState, captures: list[Capture]) -> T
     return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries != "visual" else values
 
 
-def packed(signal: Signal, values: Tensor, g: int) -> Tensor:
+def packed_signal(signal: Signal, values: Tensor, g: int) -> Tensor:
     """A signal over single patches as rows of units of `g` of them."""
     if signal.kind in ("queries", "keys"):
         return values.view(-1, g, *values.shape[2:])
     return values.reshape(*values.shape[:-2], -1, g)
 
 
-def with_cls_rows(signal: Signal, values: Tensor, segments: tuple[Segment, ...]) -> Tensor:
+def signal_with_cls_rows(signal: Signal, values: Tensor, segments: tuple[Segment, ...]) -> Tensor:
     """A signal with zeros for the prefix tokens, which stand in front of each image's rows."""
     dim = 0 if signal.kind in ("queries", "keys") else values.ndim - 2
     parts = values.split([segment.units for segment in segments], dim)
