@@ -11,8 +11,11 @@ from tiny import EOS, Scripted, in_llm, processed, qwen3_vl
 from transformers import Qwen3VLForConditionalGeneration
 
 from harness.measure.flops import dims_of, planned_realised
+from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.qwen3_vl import Qwen3VL
+from harness.models.vision import Segment, VisionState
+from harness.models.vit_signals import vit_signal
 from methods.base import IN_VIT, INTERFACE, PREFIX, VISUAL, Budget, Plan, Selection, Signal, Site
 
 FACE, CUT = Site(INTERFACE), Site(IN_VIT, 3, "attention")
@@ -128,3 +131,66 @@ def test_a_decision_to_do_nothing_leaves_cls_behind(family):
     assert torch.equal(out.logits, kept_all.logits)
     everything = Engine(family, ShowsCls({FACE: None})).plan(Budget("layer_average", 12), inputs.shape)
     assert everything.keeps == {}
+
+
+# The state alone, with learned positions
+
+
+def cls_state():
+    """Two tiles of 3 and 2 units of 2 patches, a CLS each, the second with an extra token; no rotary tables."""
+    segments = (Segment(0, 3, False, prefix=1), Segment(1, 2, False, prefix=1))
+    hidden = torch.arange(13.0)[:, None].expand(13, 4).clone()
+    unit, image = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0, 0, 0, 1, 1])
+    return VisionState(hidden, None, None, segments, unit, image, torch.ones(5), patches=2)
+
+
+def test_a_prefix_token_survives_every_selection_and_is_no_row():
+    state = cls_state()
+    assert state.lengths == (7, 6)
+    assert state.rows()[0][:, :, 0].tolist() == [[1, 2], [3, 4], [5, 6], [9, 10], [11, 12]]
+    smaller = state.select(Selection(torch.tensor([1, 4])), [1, 1])
+    assert smaller.hidden[:, 0].tolist() == [0, 3, 4, 7, 8, 11, 12] and smaller.cos is None
+    grown = smaller.with_extra([torch.full((1, 4), -1.0), torch.full((1, 4), -2.0)])
+    assert grown.hidden[:, 0].tolist() == [-1, 0, 3, 4, -2, 7, 8, 11, 12]
+    assert [segment.front for segment in grown.segments] == [2, 3]
+    assert [rows[:, 0].tolist() for rows in grown.split(grown.hidden)[0]] == [[-1, 0], [-2, 7, 8]]
+
+
+def test_the_bias_of_prefix_and_extra_tokens_is_zero():
+    state = replace(cls_state(), size=torch.tensor([1.0, 2, 3, 4, 5]))
+    first, second = (bias.exp().round().int().tolist() for bias in state.key_bias())
+    assert first == [1, 1, 1, 2, 2, 3, 3] and second == [1, 1, 4, 4, 5, 5]
+
+
+def captures_of(state, batched):
+    generator = torch.Generator().manual_seed(0)
+    singles = [Capture(*(torch.randn(1, 2, t, 4, generator=generator) for _ in "qk"), 0.5) for t in state.lengths]
+    if not batched:
+        return singles, singles
+    widest = max(state.lengths)
+    padded = [
+        torch.cat(
+            [torch.nn.functional.pad(getattr(one, name), (0, 0, 0, widest - one.key.shape[2])) for one in singles]
+        )
+        for name in ("query", "key")
+    ]
+    return singles, [Capture(*padded, 0.5)]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_cls_rows_and_keys_leave_the_prefix_out(batched):
+    state = cls_state()
+    singles, captures = captures_of(state, batched)
+    cls = vit_signal(Signal("rows", "vit", 0, "cls"), state, captures)
+    by_head = vit_signal(Signal("rows", "vit", 0, "cls", per_head=True), state, captures)
+    assert cls.shape == (5, 2) and by_head.shape == (2, 5, 2)
+    rows = [
+        (one.query[0, :, at] * one.key[0].transpose(0, 1) * 0.5).sum(-1).softmax(0)
+        for one, at in zip(singles, (0, 1), strict=True)
+    ]
+    expected = torch.cat([rows[0].mean(1)[1:], rows[1].mean(1)[2:]]).view(5, 2)
+    torch.testing.assert_close(cls, expected)
+    torch.testing.assert_close(by_head.mean(0), cls)
+    keys = vit_signal(Signal("keys", "vit", 0), state, captures)
+    own = torch.cat([singles[0].key[0, :, 1:], singles[1].key[0, :, 2:]], 1).transpose(0, 1)
+    assert torch.equal(keys, own.reshape(5, 2, 2, 4))
