@@ -119,6 +119,15 @@ def test_clusters_equal_the_literal_ones(seed, r, c):
     torch.testing.assert_close(sums, torch.tensor(literal(x, c, noise)), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_token_is_at_no_distance_from_itself_however_long_it_is(seed):
+    # One nearest neighbour is the token itself, so densities are equal but for the noise. Rounding of long tokens'
+    # distances would outweigh it.
+    generator = torch.Generator().manual_seed(seed)
+    x, noise = 1000 * torch.randn(9, 65, generator=generator), torch.randperm(9, generator=generator) / 8
+    assert cluster(x, 1, noise)[0].tolist() == [noise.argmax()]
+
+
 def test_where_two_numbers_of_whole_tokens_fit_the_plan_the_authors_stays():
     # Of 330, 300 kept make 302 alive: 30 dropped, 10 of them in 2 clusters. 301 kept do too: 29, 9 of them in 1.
     assert (kept_of(330, 302), clusters_of(30), clusters_of(29)) == (301, 2, 1)
