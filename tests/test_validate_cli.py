@@ -87,3 +87,15 @@ def test_a_broken_file_of_ones_own_is_exit_1(harness: Command, tmp_path: Path):
 def test_what_cannot_be_acted_on_is_a_usage_error(harness: Command, words: tuple[str, ...]):
     said = harness("validate", *words)
     assert said.code == 2 and said.complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("def x(:", "SyntaxError"), ("import nothere", "nothere"), (BROKEN.replace('name = "twice"', ""), "has no name"),
+     (BROKEN.replace('name = "twice"', 'name = "t"\n    q: int'), "'q'")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_built_is_a_usage_error(harness: Command, tmp_path: Path, text: str, word: str):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    said = harness("validate", str(path))
+    assert said.code == 2 and word in said.complaint

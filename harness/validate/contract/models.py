@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -86,7 +87,9 @@ def flops(subject: Subject) -> str:
             told = prefill_flops(dims, planned, extra)
             ran = prefill_flops(dims, run.prefill.realised, extra)
             if told != ran:
-                raise Broken(f"{tokens} of {run.inputs.shape.n} tokens: planned {told}, ran {ran}")
+                apart = [f"{f.name} {getattr(told, f.name)}, ran {getattr(ran, f.name)}"
+                         for f in fields(told) if getattr(told, f.name) != getattr(ran, f.name)]  # fmt: skip
+                raise Broken(f"{tokens} of {run.inputs.shape.n} tokens: planned {'; planned '.join(apart)}")
             compared += 1
     return f"equal in {compared} runs"
 
