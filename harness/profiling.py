@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 from harness.bench import Sources, open_bench
 from harness.errors import UsageError
@@ -48,18 +49,18 @@ class Profile:
     operators: Mapping[str, list[OperatorTime]]
 
 
-def read_profile(folder: Path, top: int) -> Profile:
-    """The newest trace of each arm, and its `top` operators. Raises UsageError where the folder holds no profile."""
-
+def read_profile(folder: Path, top: int, middle: Callable[[Iterable[float]], float] = median) -> Profile:
+    """The traces of both arms, and the `top` operators of each. Raises UsageError where the folder holds no profile."""
     facts_file = folder / PROFILE
     if not facts_file.is_file():
         raise UsageError(f"no profile in {folder}; make one with: harness run --method NAME --profile {folder}")
     facts = json.loads(facts_file.read_text())
     stages, operators = {}, {}
-    for arm, measured in facts["measured_ms"].items():
-        traces = sorted((folder / arm).glob("*.pt.trace.json"), key=lambda path: path.stat().st_mtime_ns)
-        if not traces:
-            raise UsageError(f"{folder / arm} holds no trace; make the profile again")
-        events = read_events(traces[-1])
-        stages[arm], operators[arm] = stage_table(events, measured), top_operators(events, top)
+    for arm, names in facts["traces"].items():
+        missing = [name for name in names if not (folder / arm / name).is_file()]
+        if missing:
+            raise UsageError(f"{folder / arm} lacks {', '.join(missing)}; make the profile again")
+        events = [event for name in names for event in read_events(folder / arm / name)]
+        stages[arm] = stage_table(events, facts["measured_ms"][arm], middle)
+        operators[arm] = top_operators(events, top)
     return Profile(facts["title"], facts["shape_key"], stages, operators)

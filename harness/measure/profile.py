@@ -1,17 +1,16 @@
 """Traces of both arms with torch's profiler: ranges vit, projector, select and llm inside each prefill.
 
 FOLDER/ARM/*.pt.trace.json opens in Perfetto and in TensorBoard with torch-tb-profiler (`--logdir FOLDER`, one run an
-arm). FOLDER/profile.json holds what the same stages took without the profiler, right before and after, so that a
-reader can tell the profiler's own cost from the model's. `harness profile show` reads both.
+arm). FOLDER/profile.json names them and holds what the same stages took without the profiler, in turns with the traced
+ones, so that a reader can tell the profiler's own cost from the model's. `harness profile show` reads both.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,8 +19,15 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule,
 from harness.measure.clock import StageClock
 from harness.measure.traces import PREFILL, PROFILE
 
-REPETITIONS, WARMUPS = 5, 3
+CYCLES, TIMED, TRACED = 3, 5, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
 _RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
+
+
+class Untimed:
+    """A clock that measures nothing, for warming up."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class RangeClock:
@@ -45,15 +51,13 @@ def profile_arms(
 
     clock: times the repetitions without the profiler. facts: plain JSON kept beside (method, shape, machine).
     """
-    measured = {}
+    measured, traces = {}, {}
     for name, run in arms.items():
-        for _ in range(WARMUPS):
-            _timed(run, clock)
-        times = [_timed(run, clock) for _ in range(REPETITIONS)]
-        _trace(run, folder / name, name)
-        times += [_timed(run, clock) for _ in range(REPETITIONS)]
-        measured[name] = {range_of(stage): median(one.get(stage, 0.0) for one in times) for stage in times[0]}
-    document = {**facts, "measured_ms": measured, "repetitions": REPETITIONS}
+        for _ in range(TIMED):
+            run(Untimed())
+        traces[name], times = _trace(run, folder / name, name, clock)
+        measured[name] = {range_of(stage): [one.get(stage, 0.0) for one in times] for stage in times[0]}
+    document = {**facts, "measured_ms": measured, "traces": traces}
     (folder / PROFILE).write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -64,19 +68,28 @@ def _timed(run: Callable[[Any], Any], clock: StageClock) -> dict[str, float]:
     return clock.times_ms()
 
 
-def _trace(run: Callable[[Any], Any], folder: Path, arm: str) -> None:
-    """One trace of `REPETITIONS` prefills, after one that the profiler warms up with."""
-    on_device = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
+def _trace(
+    run: Callable[[Any], Any], folder: Path, arm: str, clock: StageClock
+) -> tuple[list[str], list[dict[str, float]]]:
+    """The names of one trace a cycle, and the times of the repetitions between them."""
     folder.mkdir(parents=True, exist_ok=True)
+    before, times = set(folder.iterdir()), []
     with profile(
-        activities=activities,
-        schedule=schedule(wait=0, warmup=1, active=REPETITIONS, repeat=1),
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])],
+        schedule=schedule(wait=TIMED, warmup=1, active=TRACED, repeat=CYCLES),
         on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=arm),
     ) as profiler:
-        for _ in range(1 + REPETITIONS):
-            with record_function(PREFILL):
-                run(RangeClock())
-                if on_device:
-                    torch.cuda.synchronize()
+        for step in range(CYCLES * (TIMED + 1 + TRACED)):
+            if step % (TIMED + 1 + TRACED) < TIMED:  # the profiler waits
+                times.append(_timed(run, clock))
+            else:
+                _ranged(run)
             profiler.step()
+    return sorted(path.name for path in set(folder.iterdir()) - before), times
+
+
+def _ranged(run: Callable[[Any], Any]) -> None:
+    with record_function(PREFILL):
+        run(RangeClock())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()

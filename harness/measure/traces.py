@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,7 +35,7 @@ class Event:
 
 @dataclass(frozen=True)
 class StageTime:
-    """One stage of one arm, medians in ms. traced_ms: in the trace; ms: with the profiler's own time taken off;
+    """One stage of one arm in ms. traced_ms: in the trace; ms: with the profiler's own time taken off;
     measured_ms: what a clock measured without the profiler."""
 
     stage: str
@@ -88,22 +88,27 @@ class _Open:
     end_us: float
 
 
-def stage_table(events: Iterable[Event], measured_ms: Mapping[str, float]) -> list[StageTime]:
-    """Every stage, then the residual and the total. measured_ms: stage and "total" -> without the profiler.
+def stage_table(
+    events: Iterable[Event],
+    measured_ms: Mapping[str, Sequence[float]],
+    middle: Callable[[Iterable[float]], float] = median,
+) -> list[StageTime]:
+    """Every stage, then the residual and the total. Raises ValueError for a trace without a prefill.
 
-    Raises ValueError for a trace without a prefill.
+    measured_ms: stage and "total" -> repetitions without the profiler. middle: one number of several repetitions.
     """
     spent, on_device = _spent(events)
-    total = median(spent.totals_us) / 1000
-    traced = {stage: median(one[stage] for one in spent.ranges_us) / 1000 for stage in (*STAGES, RESIDUAL)}
-    overhead = 0.0 if on_device else max(0.0, total - measured_ms[TOTAL])
+    total = middle(spent.totals_us) / 1000
+    traced = {stage: middle(one[stage] for one in spent.ranges_us) / 1000 for stage in (*STAGES, RESIDUAL)}
+    known = {stage: middle(times) for stage, times in measured_ms.items()}
+    known[RESIDUAL] = known[TOTAL] - sum(known.get(stage, 0.0) for stage in STAGES)
+    overhead = 0.0 if on_device else max(0.0, total - known[TOTAL])
     recorded = sum(spent.events.values())
-    known = {**measured_ms, RESIDUAL: measured_ms[TOTAL] - sum(measured_ms.get(stage, 0.0) for stage in STAGES)}
     rows = [
         StageTime(stage, ms, ms - overhead * spent.events[stage] / max(recorded, 1), known.get(stage, 0.0))
         for stage, ms in traced.items()
     ]
-    return [*rows, StageTime(TOTAL, total, total - overhead, measured_ms[TOTAL])]
+    return [*rows, StageTime(TOTAL, total, total - overhead, known[TOTAL])]
 
 
 def top_operators(events: Iterable[Event], count: int) -> list[OperatorTime]:
