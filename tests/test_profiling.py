@@ -74,7 +74,7 @@ def test_a_folder_without_a_profile_is_a_usage_error(harness: Command, tmp_path:
     said = harness("profile", "show", str(tmp_path))
     assert said.code == 2 and "harness run --method NAME --profile" in said.complaint
     (tmp_path / "profile.json").write_text(
-        json.dumps({"measured_ms": {"base": {"total": 1.0}}, "title": "", "shape_key": ""})
+        json.dumps({"traces": {"base": ["1.pt.trace.json"]}, "measured_ms": {}, "title": "", "shape_key": ""})
     )
     said = harness("profile", "show", str(tmp_path))
     assert said.code == 2 and "lacks 1.pt.trace.json" in said.complaint
