@@ -15,10 +15,11 @@ from commands import Command, commands_in
 from stored_runs import add_run, add_stopped, arm, new_store
 
 from harness.errors import UnknownRun
-from harness.figures import FAILED_BUDGET, INFEASIBLE, Figures
+from harness.figures import FAILED_BUDGET, INFEASIBLE, OK, STATUSES, Figures
 from harness.report import csv_table, gather, latex_tables, page
 from harness.report.chart import Point, Series, trade_off
 from harness.report.markup import tag
+from harness.report.page import STATUS_WORDS
 from harness.store import Store
 
 RIGHT = [1.0] * 60
@@ -164,6 +165,10 @@ def test_an_empty_store_is_said_in_words(tmp_path: Path):
     text = page(gather(new_store(tmp_path)), "s", NOW)
     assert "holds no runs yet" in text and "harness run" in text
     assert _Elements(text).open == []
+
+
+def test_every_status_has_its_words():
+    assert {*STATUS_WORDS, OK} == set(STATUSES)
 
 
 def test_a_store_with_failures_only_is_said_in_words(tmp_path: Path):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 
-from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, PARTIAL
+from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, PARTIAL, UNSUPPORTED
 from harness.report.chart import Point, Series, legend, stage_bars, trade_off
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.markup import Markup, join, tag
@@ -25,9 +25,10 @@ _HOW = (
     "the group is at least as accurate for no more prefill FLOPs. Stale: the code that gives answers has changed "
     "since. Indicative: a time that is not publishable, for want of an accelerator, of sessions or of pairs."
 )
-_STATUS = {
+STATUS_WORDS = {
     FAILED_BUDGET: "failed its budget and is never ranked",
     INFEASIBLE: "cannot reach the budget",
+    UNSUPPORTED: "needs what the model cannot give",
     ERROR: "could not go on",
     PARTIAL: "was stopped; the same command continues it",
 }
@@ -160,7 +161,7 @@ def _failures(group: Group) -> list[Markup]:
     told = []
     for run in group.failures:
         reason = f": {run['message']}" if run["message"] else ""
-        told.append(tag("li", f"{name_of(run)} {_STATUS[run['status']]}{reason}"))
+        told.append(tag("li", f"{name_of(run)} {STATUS_WORDS[run['status']]}{reason}"))
     return [tag("h3", "Without a result"), tag("ul", *told)]
 
 

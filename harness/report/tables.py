@@ -109,6 +109,8 @@ COST = (
     Column("prefill unpruned, ms", _stage("base_ms", "total"), ".2f"),
     Column("prefill pruned, ms", _stage("pruned_ms", "total"), ".2f"),
     Column("LR, % of time saved", _number("lr", 100), bounds=True),
+    Column("LR at the roofline, %", _number("roofline_lr", 100)),
+    Column("selection tax, %", _number("select_tax", 100)),
     Column("target kept, %", _number("recall_of_target", 100)),
     Column("notes", _notes),
 )
