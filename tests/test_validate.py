@@ -13,7 +13,7 @@ from harness.models.loading import FAMILIES
 from harness.models.qwen3_vl import Qwen3VL
 from harness.validate.contract import CHECKS, check_method
 from harness.validate.tiny import TINY
-from methods.base import INTERFACE, Budget, BudgetInfeasible, Plan, Pruner, Selection, Site
+from methods.base import IN_LLM, INTERFACE, Budget, BudgetInfeasible, Plan, Pruner, Selection, Site
 
 COUNTER = itertools.count()
 
@@ -80,6 +80,13 @@ class OwnRule(Sound):
         if budget.kind == "native":
             return Plan({Site(INTERFACE): 5}, (6,) * shape.llm_layers)
         return super().plan(budget, shape)
+
+
+class OtherHook(Sound):
+    hooks = (IN_LLM,)
+
+    def site(self, shape):
+        return Site(INTERFACE)
 
 
 class Twice(Sound):
@@ -209,6 +216,7 @@ BROKEN = [
     (OtherBudget, "interface budget"),
     (OwnRule, "own rule"),
     (NoOwnRule, "own rule"),
+    (OtherHook, "selection"),
     (Twice, "selection"),
     (OutOfRange, "selection"),
     (Floats, "selection"),

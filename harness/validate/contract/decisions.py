@@ -12,9 +12,11 @@ from methods.base import Budget, Selection
 
 
 def selections(subject: Subject) -> str:
-    """int64 indices in range, none twice; slots that exist; finite weights; positions that can be used."""
+    """Declared hooks; int64 indices in range, none twice; slots that exist; finite weights; usable positions."""
     calls = list(subject.views())
     for call in calls:
+        if call.view.site.hook not in subject.pruner.hooks:
+            raise Broken(f"it acts at {call.label}, which its hooks do not name: {subject.pruner.hooks}")
         if isinstance(call.selection, Selection):
             _well_formed(call, call.selection)
     merges = sum("assign" in parts_of(call.selection) for call in calls)

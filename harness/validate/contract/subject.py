@@ -19,7 +19,6 @@ from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, R
 HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
 LLM_LAYERS, VIT_LAYERS = 16, 8
 
-
 # What a method's own code may raise: it is judged here, not trusted.
 MISTAKES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, PruningError,
@@ -78,7 +77,8 @@ class Subject:
     @property
     def prunes(self) -> bool:
         """Whether the method acts anywhere at all (`full` does not)."""
-        return bool(self.pruner.hooks)
+        kind = type(self.pruner)
+        return bool(kind.hooks) or any(getattr(kind, hook) is not getattr(Pruner, hook) for hook in HOOK_METHODS)
 
     @property
     def resizes(self) -> bool:
