@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FULL = "full"
 RANDOM = "random"
+BLIND = ":blind"  # ends a benchmark's name where its images were left out
 
 
 @dataclass(frozen=True)

@@ -171,5 +171,8 @@ def test_checking_decodes_every_image_and_names_those_that_fail(mine: Path):
     (mine.parent / "1.png").write_bytes(b"torn")
     assert [line.partition(":")[0] for line in check(mine)] == ["3", "4", "5"]
     opened = open_own(mine)
-    with pytest.raises(UndecodableImage, match=r"cannot decode 1\.png"):
+    with pytest.raises(UndecodableImage, match=r"^cannot decode 1\.png: it is no image$"):
         opened.load_images(opened.samples[2])
+    (mine.parent / "1.png").unlink()
+    with pytest.raises(UndecodableImage, match=r"^cannot decode 1\.png: No such file or directory$"):
+        opened.load_images(opened.samples[2])  # no path of this machine

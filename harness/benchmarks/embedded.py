@@ -28,7 +28,8 @@ class EmbeddedSuite(Benchmark):
     folder: Path
 
     def load_image(self, sample: Sample, index: int) -> Image:
-        return decode(self.folder / sample.images[index])
+        name = sample.images[index]
+        return decode(self.folder / name, name)
 
     def prompt(self, sample: Sample) -> str:
         return sample.question

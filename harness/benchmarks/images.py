@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.errors import UndecodableImage
 
@@ -39,7 +39,14 @@ def decode(source: Path | bytes, name: str = "") -> Image.Image:
                     raise UndecodableImage(f"{name} has {pixels / 1e6:.0f} Mpx; the cap is {MAX_PIXELS / 1e6:.0f} Mpx")
                 return image.convert("RGB")
     except _FAILURES as error:
-        raise UndecodableImage(f"cannot decode {name}: {str(error) or type(error).__name__}") from error
+        raise UndecodableImage(f"cannot decode {name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why, without the path on this machine, which a record must not hold."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def decode_cell(cell: Any, name: str) -> Image.Image:

@@ -21,6 +21,7 @@ BudgetWords = Annotated[
 Model = Annotated[str, typer.Option(help="A model's name, folder or hub id.")]
 BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
 Suite = Annotated[str | None, typer.Option(metavar="NAME", help="A preset of models, budgets and benchmarks.")]
+Blind = Annotated[bool, typer.Option("--blind", help="Without images: what the questions alone give away.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where published data sets lie, a folder each; nothing is downloaded."),

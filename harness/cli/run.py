@@ -28,6 +28,7 @@ def run(
     benchmark: options.BenchmarkName = "reference-quick",
     suite: options.Suite = None,
     data_dir: options.DataDir = None,
+    blind: options.Blind = False,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     dtype: options.Dtype = "float32",
@@ -47,10 +48,13 @@ def run(
     What is done is not done again; what was cut off is continued.
     """
     asked = _budget(method, budget)
+    if blind and (method != "full" or suite is not None):
+        raise UsageError("the blind control prunes nothing and runs one benchmark; use --method full --blind")
     check_attention(attention)
     from torch import OutOfMemoryError
 
     from harness.benchmarks.suites import find_suite
+    from harness.blind import run_blind
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.quiet import quiet_transformers
@@ -86,7 +90,7 @@ def run(
                 requests = requests_of(preset, request, _chosen(context))
                 cells = run_suite(preset, requests, run_one, sources, opened.log_path)
                 raise typer.Exit(0 if print_suite(preset, cells, json) else 1)
-            comparison = run_one(request)
+            comparison = run_blind(request, opened, Bar(), stop, sources) if blind else run_one(request)
             if profile is not None:
                 profile_request(request, profile, sources)
         except Interrupted as error:
