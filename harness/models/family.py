@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from harness.models.attention import Capture
@@ -59,6 +61,9 @@ class Family(ABC):
 
     def __init__(self, model: nn.Module):
         self.model = model
+
+    def read_template(self, processor: Any) -> None:  # noqa: B027
+        """Learn where the user's text begins and ends, if token ids alone do not say it in this family."""
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -135,3 +140,24 @@ class Family(ABC):
     @abstractmethod
     def deepstack_hook(self) -> tuple[nn.Module, str] | None:
         """Module and method name that add DeepStack features inside the LLM, None where there are none."""
+
+
+def single_prompt(processed: Mapping[str, Any]) -> Tensor:
+    """input_ids (1, T) of one prompt of text and images, on the host. Raises ValueError for anything else."""
+    ids, mask = processed["input_ids"], processed.get("attention_mask")
+    if ids.shape[0] != 1:
+        raise ValueError(f"pruning takes one prompt at a time, got a batch of {ids.shape[0]}; loop over the prompts")
+    if mask is not None and not bool(mask.bool().all()):
+        raise ValueError("the prompt is padded; pass it alone, without padding")
+    if processed.get("pixel_values_videos") is not None:
+        raise ValueError("pruning takes images, not videos")
+    return ids.cpu()
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and float32 values: the same for every dtype that holds the same numbers."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return total.hexdigest()

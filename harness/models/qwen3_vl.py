@@ -6,7 +6,6 @@ The staged vision loop calls the model's own sub-modules in the order of `Qwen3V
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,11 +20,11 @@ from transformers.vision_utils import (
 )
 
 from harness.models.attention import TAP
-from harness.models.family import Family, Features, Inputs
+from harness.models.family import Family, Features, Inputs, single_prompt, weights_hash
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans, with_placeholders
 from harness.models.resizing import resampled
-from harness.models.vision import Segment, VisionState
+from harness.models.vision import Segment, VisionState, count_by_image
 from methods.base import ModelInfo, Shape
 
 
@@ -57,17 +56,8 @@ class Qwen3VL(Family):
         )
 
     def inputs(self, processed: Mapping[str, Any]) -> Inputs:
-        ids = processed["input_ids"]
-        if ids.shape[0] != 1:
-            raise ValueError(
-                f"pruning takes one prompt at a time, got a batch of {ids.shape[0]}; loop over the prompts"
-            )
-        mask = processed.get("attention_mask")
-        if mask is not None and not bool(mask.bool().all()):
-            raise ValueError("the prompt is padded; pass it alone, without padding")
-        if processed.get("pixel_values_videos") is not None:
-            raise ValueError("pruning takes images, not videos")
-        return self._laid_out(ids.cpu(), processed["pixel_values"], processed["image_grid_thw"].cpu())
+        ids = single_prompt(processed)
+        return self._laid_out(ids, processed["pixel_values"], processed["image_grid_thw"].cpu())
 
     def _laid_out(self, host_ids: Tensor, pixels: Tensor, grid_thw: Tensor) -> Inputs:
         """The inputs of a prompt whose placeholders fit its images' grids."""
@@ -245,17 +235,3 @@ class Qwen3VL(Family):
 
     def deepstack_hook(self) -> tuple[nn.Module, str] | None:
         return self.text, "_deepstack_process"
-
-
-def count_by_image(image: Tensor, images: int) -> list[int]:
-    """Units of each image; one image needs no wait for the device."""
-    return [image.shape[0]] if images == 1 else torch.bincount(image, minlength=images).tolist()
-
-
-def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names and float32 values: the same for every dtype that holds the same numbers."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(name.encode())
-        total.update(tensors[name].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return total.hexdigest()

@@ -216,3 +216,8 @@ class VisionState:
 def _check_grouped(selection: Selection, n: int) -> None:
     if selection.keep.device.type == "cpu" and selection.keep.numel() and int(selection.keep.max()) >= n:
         raise InvalidSelection("keep names an aggregate row; give it a weight in `aggregate` instead")
+
+
+def count_by_image(image: Tensor, images: int) -> list[int]:
+    """Units of each image; one image needs no wait for the device."""
+    return [image.shape[0]] if images == 1 else torch.bincount(image, minlength=images).tolist()
