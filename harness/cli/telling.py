@@ -82,7 +82,7 @@ def _latency_rows(runs: Sequence[Summary], timed: Figures) -> list[tuple[str, li
     rows += [(f"  {stage}", [_ms(arm, stage) for arm in arms]) for stage in stages]
     saved = ["–", *[_share(run.figures.lr, run.figures.lr_low, run.figures.lr_high) for run in runs[1:]]]
     rows.append(("LR %, time saved", saved[: len(runs)]))
-    rows.append(("  at the device's limit", ["–", *[_share(run.figures.roofline_lr) for run in runs[1:]]][: len(runs)]))
+    rows.append(("  at device's limit", ["–", *[_share(run.figures.roofline_lr) for run in runs[1:]]][: len(runs)]))
     return [*rows, ("  indicative", [_mark(run.figures.indicative) for run in runs])]
 
 
