@@ -337,8 +337,6 @@ def falling(n: int, total: int, runs: tuple[int, ...]) -> tuple[int, ...]:
     for place in range(1, len(runs)):
         rest = runs[place:]
         count = min(max(round(n * _ratio(left / n, rest)), _halved(n)), n)
-        while count > _halved(n) and least(count, rest) > left:
-            count -= 1
         counts.append(count)
         left, n = left - count * rest[0], count
     return tuple(counts)

@@ -141,6 +141,8 @@ def test_in_front_of_the_projector_cls_is_one_of_the_dominant_tokens(preset, dom
     assert VisionZip()._counts(k - 1, shape) == [(dominant - 1, contextual)]  # 10 of 64, asked for exactly
     assert pruner.plan(NATIVE, llava((24, 24), (24, 24))).entering[0] == 2 * k
     assert pruner.plan(NATIVE, llava((3, 3))).entering[0] == 9
+    assert VisionZip()._counts(9, llava((10, 10))) == [(7, 2)]  # 10 of 64 of ten, CLS included
+    assert VisionZip()._counts(3, llava((8, 8), (1, 1), (1, 1))) == [(1, 0)] * 3
 
 
 def test_behind_the_projector_counts_are_cut_off_shares():
