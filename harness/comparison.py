@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.budget import BudgetSpec
 from harness.figures import Figures
+from harness.latency_document import latency_document
 from harness.log_contents import RunContents
 from harness.records import RunSpec
 from harness.stats import Interval, paired_difference
@@ -125,16 +126,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "visual_tokens_pruned_ratio": figures.visual_tokens_pruned_ratio,
         "recall_of_target": figures.recall_of_target,
         "inference_time_s": figures.inference_time_s,
-        "latency": {
-            "clock": figures.latency_clock,
-            "lr": figures.lr,
-            "low": figures.lr_low,
-            "high": figures.lr_high,
-            "indicative": figures.indicative,
-            "base_ms": dict(figures.base_ms),
-            "pruned_ms": dict(figures.pruned_ms),
-            "aa_ratio": {"low": figures.aa_ratio_low, "high": figures.aa_ratio_high},
-        },
+        "latency": latency_document(figures),
         "controls": {"full": _control(comparison.full), "random": _control(comparison.random)},
         "beats_random": comparison.beats_random,
         "over_random": over and {"value": over.value, "low": over.low, "high": over.high},

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 TERA, GIGA = 1e12, 1e9
 VENDOR, MEASURED = "vendor", "measured"
 MEASURING_SECONDS, FEWEST_REPETITIONS = 0.15, 3
@@ -66,6 +64,8 @@ def vendor_peaks(device_name: str, dtype: str) -> Peaks | None:
 
 def device_name(device: str) -> str:
     """torch's name of a CUDA device, else the kind of the device: what the table above is keyed by."""
+    import torch
+
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else torch.device(device).type
 
 
@@ -74,6 +74,8 @@ def measured_peaks(device: str, dtype: str) -> Peaks:
 
     A copy reads and writes: its bytes count twice.
     """
+    import torch
+
     kind = torch.device(device).type
     side = _SIDE.get(kind, _SIDE_ELSEWHERE)
     matrix = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)

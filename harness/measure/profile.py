@@ -74,17 +74,16 @@ def _trace(
     """The names of one trace a cycle, and the times of the repetitions between them."""
     folder.mkdir(parents=True, exist_ok=True)
     before, times = set(folder.iterdir()), []
-    with profile(
-        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])],
-        schedule=schedule(wait=TIMED, warmup=1, active=TRACED, repeat=CYCLES),
-        on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=arm),
-    ) as profiler:
-        for step in range(CYCLES * (TIMED + 1 + TRACED)):
-            if step % (TIMED + 1 + TRACED) < TIMED:  # the profiler waits
-                times.append(_timed(run, clock))
-            else:
+    for _ in range(CYCLES):
+        times += [_timed(run, clock) for _ in range(TIMED)]
+        with profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])],
+            schedule=schedule(wait=0, warmup=1, active=TRACED, repeat=1),
+            on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=arm),
+        ) as profiler:
+            for _ in range(1 + TRACED):
                 _ranged(run)
-            profiler.step()
+                profiler.step()
     return sorted(path.name for path in set(folder.iterdir()) - before), times
 
 
