@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cli.printing import tell
 from harness.comparison import Comparison, Summary
 from harness.figures import FAILED_BUDGET, Figures
+from harness.request import BLIND, FULL
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -40,7 +41,8 @@ def columns_of(comparison: Comparison) -> dict[str, Summary]:
     if comparison.run.spec.run_id != comparison.full.spec.run_id:
         spec = comparison.run.spec
         name = f"{spec.method}:{spec.preset}" if spec.preset else spec.method
-        columns[f"{name} {comparison.run.budget}"] = comparison.run
+        title = "no image" if spec.benchmark.endswith(BLIND) else f"{name} {comparison.run.budget}"
+        columns[title] = comparison.run
     return columns
 
 
@@ -80,7 +82,7 @@ def _latency_rows(runs: Sequence[Summary], timed: Figures) -> list[tuple[str, li
     rows += [(f"  {stage}", [_ms(arm, stage) for arm in arms]) for stage in stages]
     saved = ["–", *[_share(run.figures.lr, run.figures.lr_low, run.figures.lr_high) for run in runs[1:]]]
     rows.append(("LR %, time saved", saved[: len(runs)]))
-    rows.append(("  roofline LR %", ["–", *[_share(run.figures.roofline_lr) for run in runs[1:]]][: len(runs)]))
+    rows.append(("  at device's limit", ["–", *[_share(run.figures.roofline_lr) for run in runs[1:]]][: len(runs)]))
     return [*rows, ("  indicative", [_mark(run.figures.indicative) for run in runs])]
 
 
@@ -110,7 +112,7 @@ def tell_next(comparison: Comparison, store: Path) -> None:
     if run.figures.indicative:
         tell(f"latency is indicative: {run.figures.indicative_because or 'told by an older harness'}")
     tell(f"run {run.spec.run_id} is in {store}")
-    if run.figures.status != FAILED_BUDGET:
+    if run.figures.status != FAILED_BUDGET and run.spec.method != FULL:
         tell(f"next: {shlex.join(['harness', 'run', '--method', run.spec.method, '--budget', '25%'])}")
     tell(f"next: harness show {_id(run)}    harness list runs")
 
