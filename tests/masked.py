@@ -26,7 +26,8 @@ def _attention(module, query, key, value, attention_mask=None, scaling=None, dro
         dead.append(dead.pop(0))
         dead = dead[-1]
     if dead is not None:
-        dead = torch.nn.functional.pad(dead, (0, key.shape[2] - dead.shape[0]), value=False)
+        dead = torch.nn.functional.pad(dead, (0, key.shape[2] - dead.shape[-1]), value=False)
+        dead = dead[:, None, None] if dead.ndim == 2 else dead  # (images, tokens) where images are one batch
         logits = logits.masked_fill(dead, torch.finfo(logits.dtype).min)
     weights = logits.softmax(-1)
     return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights

@@ -24,13 +24,14 @@ from harness.errors import CorruptCheckpoint, DeviceUnavailable, ModelUnavailabl
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.models.family import Family, Inputs
+from harness.models.llava import Llava
 from harness.models.processing import load_processor
 from harness.models.qwen3_vl import Qwen3VL
 from harness.reference.paths import MODEL_A
 from methods.base import Pruner
 
 EMBEDDED = {"reference-a": MODEL_A}
-FAMILIES: dict[str, type[Family]] = {Qwen3VL.model_type: Qwen3VL}
+FAMILIES: dict[str, type[Family]] = {family.model_type: family for family in (Qwen3VL, Llava)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -97,6 +98,7 @@ def build_engine(family: Family, pruner: Pruner | None, processor: Any = None) -
     adapter = load_adapter(path, family.info.projector_hash) if path else None
     if processor is None:
         return Engine(family, pruner, adapter)
+    family.read_template(processor)
     normal, clip = processor.image_processor, None
     if pruner is not None and pruner.clip:
         read = partial(processor.tokenizer.decode, skip_special_tokens=True)
@@ -166,8 +168,10 @@ def open_model(
             f"cannot load {name}: {str(error).splitlines()[0]}; is the folder complete (config, weights, tokenizer)?"
         ) from error
     model = model.to(target).eval()
+    family = FAMILIES[kind](model)
+    family.read_template(processor)
     return OpenModel(
-        str(name), _revision(source, model), model, processor, FAMILIES[kind](model), dtype, device, attention,
+        str(name), _revision(source, model), model, processor, family, dtype, device, attention,
         image_backend,
     )  # fmt: skip
 

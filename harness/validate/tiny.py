@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 Grids = tuple[tuple[int, int], ...]  # rows and columns of units of each image of one prompt
 IMAGE, START, END, EOS, TEXT = 60, 61, 62, 63, 40  # token ids; text ids are 0..39
@@ -17,8 +18,9 @@ IMAGE, START, END, EOS, TEXT = 60, 61, 62, 63, 40  # token ids; text ids are 0..
 class TinyFamily:
     """How to make a tiny model of a family and prompts for it.
 
-    build(dtype, attention, vit_layers, llm_layers); processed(grids, seed): what a processor would give; grids: those
-    of one-image prompts, the largest first, and behind them one prompt of several images of different sizes.
+    build(dtype, attention, vit_layers, llm_layers); processed(grids, seed): what a processor would give; one_image:
+    grids of one-image prompts, the largest first; several_images: of one prompt of images of different sizes. A tower
+    of one resolution has images of one size alone; its second prompt in `one_image` holds three.
     """
 
     build: Callable[..., nn.Module]
@@ -45,13 +47,43 @@ def qwen3_vl(
         image_token_id=IMAGE, vision_start_token_id=START, vision_end_token_id=END, video_token_id=59,
     )  # fmt: skip
     config._attn_implementation = attention
+    return _filled(Qwen3VLForConditionalGeneration, config, dtype, attention)
+
+
+def llava(
+    dtype: torch.dtype = torch.float32, attention: str = "sdpa", vit_layers: int = 8, llm_layers: int = 6
+) -> LlavaForConditionalGeneration:
+    """A LLaVA of 16-wide heads: a CLIP tower of 6 x 6 patches whose last block is not used, a Llama with GQA 4/2."""
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model", "num_hidden_layers": vit_layers + 1, "hidden_size": 32,
+            "intermediate_size": 48, "num_attention_heads": 2, "image_size": 24, "patch_size": 4, "projection_dim": 32,
+        },
+        text_config={"model_type": "llama", **_decoder(llm_layers)},
+        image_token_index=IMAGE, vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=36,
+    )  # fmt: skip
+    return _filled(LlavaForConditionalGeneration, config, dtype, attention)
+
+
+def _decoder(llm_layers: int) -> dict[str, Any]:
+    """Sizes of a decoder with one-dimensional rotary positions."""
+    return {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": llm_layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }  # fmt: skip
+
+
+def _filled(kind: type[nn.Module], config: Any, dtype: torch.dtype, attention: str) -> Any:
+    """A model whose every parameter is random, norms around 1; nothing stays at zero."""
+    config._attn_implementation = attention
     torch.manual_seed(0)
-    model = Qwen3VLForConditionalGeneration(config)
+    model = kind(config)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name) + parameter.numel()))
         scale = 0.3 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        parameter.data = noise * scale + offset
+        norm = ("norm" in name or "layrnorm" in name) and name.endswith("weight")
+        parameter.data = noise * scale + (1.0 if norm else 0.0)
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = 0
     model.set_attn_implementation(attention)
@@ -75,6 +107,23 @@ def processed(grids: tuple[tuple[int, int], ...] = ((4, 6),), seed: int = 1, tex
     }
 
 
+def llava_processed(grids: Grids = ((6, 6),), seed: int = 1, text: int = 5) -> dict[str, Tensor]:
+    """What a LLaVA processor would give for as many images as there are `grids`, all of the tower's size."""
+    generator = torch.Generator().manual_seed(seed)
+    ids: list[int] = [3, 7]
+    for rows, columns in grids:
+        ids += [*[IMAGE] * (rows * columns), 11]
+    ids += [*torch.randint(0, TEXT, (text,), generator=generator).tolist(), EOS, 9, 12]
+    sizes = {(4 * rows, 4 * columns) for rows, columns in grids}
+    assert len(sizes) == 1, "a tower of one resolution"
+    return {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        "pixel_values": torch.randn(len(grids), 3, *sizes.pop(), generator=generator),
+    }
+
+
 TINY: dict[str, TinyFamily] = {
     "qwen3_vl": TinyFamily(qwen3_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
+    "llava": TinyFamily(llava, llava_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2),
 }
