@@ -50,7 +50,7 @@ def repeatable(subject: Subject) -> str:
     """The same prompt and seed give the same decisions; another seed changes those of a stochastic method alone."""
     if not subject.prunes:
         return "decides nothing"
-    one, other = subject.tiny.one_image[:2]
+    one, other = subject.ragged
     budget = Budget("layer_average", subject.middle(one))
     torch.manual_seed(1)
     first = subject.fresh(one, budget).calls

@@ -96,7 +96,7 @@ def flops(subject: Subject) -> str:
 
 def batches(subject: Subject) -> str:
     """Prompts of different lengths in one batch give what they give alone, or are refused with words."""
-    engine, both = subject.engine(torch.float32), subject.tiny.one_image[:2]
+    engine, both = subject.engine(torch.float32), subject.ragged
     try:
         together = engine.family.inputs(padded([subject.tiny.processed(grids) for grids in both]))
     except ValueError as error:

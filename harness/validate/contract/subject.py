@@ -75,6 +75,11 @@ class Subject:
         return TINY[self.family_name]
 
     @property
+    def ragged(self) -> tuple[Grids, Grids]:
+        """Two prompts of different lengths: where a tower has one resolution, of one image and of several."""
+        return (*self.tiny.one_image, self.tiny.several_images)[:2]
+
+    @property
     def prunes(self) -> bool:
         """Whether the method acts anywhere at all (`full` does not)."""
         kind = type(self.pruner)
