@@ -74,4 +74,30 @@ def _qwen3_vl(config: Any) -> ModelDims:
     )
 
 
-_FAMILIES: dict[str, Callable[[Any], ModelDims]] = {"qwen3_vl": _qwen3_vl}
+def _llava(config: Any) -> ModelDims:
+    """Blocks behind the feature layer are not run (harness/models/llava.py)."""
+    vit, llm = config.vision_config, config.text_config
+    head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
+    return ModelDims(
+        vit_layers=range(vit.num_hidden_layers + 1)[config.vision_feature_layer],
+        vit_width=vit.hidden_size,
+        vit_mlp_width=vit.intermediate_size,
+        vit_mlp_matrices=2,
+        vit_prefix_tokens=1,
+        patch_values=vit.num_channels * vit.patch_size**2,
+        unit_patches=1,
+        unit_pixel_values=vit.num_channels * vit.patch_size**2,
+        projector_linears=((vit.hidden_size, llm.hidden_size), (llm.hidden_size, llm.hidden_size)),
+        projectors=1,
+        llm_layers=llm.num_hidden_layers,
+        llm_width=llm.hidden_size,
+        llm_query_width=llm.num_attention_heads * head,
+        llm_key_width=llm.num_key_value_heads * head,
+        llm_head_width=head,
+        llm_mlp_width=llm.intermediate_size,
+        llm_mlp_matrices=3,
+        vocabulary=llm.vocab_size,
+    )
+
+
+_FAMILIES: dict[str, Callable[[Any], ModelDims]] = {"qwen3_vl": _qwen3_vl, "llava": _llava}
