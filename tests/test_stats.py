@@ -70,6 +70,16 @@ def test_wilson_on_independent_samples_is_the_textbook_one():
     assert bounds(found) == pytest.approx((theirs.low, theirs.high), abs=5e-4)
 
 
+def test_unequal_images_count_for_fewer_in_an_accuracy():
+    """Sizes 4, 1 and 1: 36 / 18 = 2 effective images, so one degree of freedom (t at 60 %: 1.3764), n = 6 samples."""
+    found = accuracy_interval([1, 1, 1, 0, 1, 0], ["a", "a", "a", "a", "b", "c"], level=0.6)
+    p, t = 4 / 6, 1.376382
+    variance = leave_one_out([3, 1, 0], [4, 1, 1], "abc")
+    n = min(6, p * (1 - p) / variance)
+    half = t * sqrt(p * (1 - p) / n + (t / (2 * n)) ** 2)
+    assert found.high == pytest.approx((p + t**2 / (2 * n) + half) / (1 + t**2 / n), abs=1e-6)
+
+
 def test_a_difference_by_hand():
     """Mean -1/4, variance of the mean 1/16, and two samples more that differ: 2/16."""
     found = paired_difference([1, 0, 1, 1], [1, 1, 1, 1], LABELS, level=0.8)
