@@ -47,7 +47,7 @@ class BudgetSpec:
 
     def __str__(self) -> str:
         if self.value is None:
-            return "native"
+            return self.kind  # native, or the unknown one of a run that another tool reports
         value = _percent(self.value) if isinstance(self.value, float) else str(self.value)
         return value if self.kind == "layer_average" else f"{self.kind}:{value}"
 

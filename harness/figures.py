@@ -15,7 +15,8 @@ INFEASIBLE = "infeasible"  # the method cannot reach the budget; `message` and `
 UNSUPPORTED = "unsupported"  # the model cannot give what the method needs; `message` says what
 ERROR = "error"  # the run could not go on; `message` says why
 PARTIAL = "partial"  # stopped before its end; the same command continues it
-STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL)
+REPORTED = "reported"  # by another tool, at a budget that nobody measured: never ranked
+STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL, REPORTED)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def test_an_unread_answer_is_neither_right_nor_guessed():
         (letters.vlmevalkit, "A or B", None),
         (letters.vlmevalkit, "It is dark green", "C"),
         (letters.vlmevalkit, "red or blue", None),
-        (letters.vlmevalkit, "blue" + " and so on" * 20, None),  # longer than twice all options
+        (letters.vlmevalkit, "blue".ljust(42, "."), "B"),  # twice as long as all options together
+        (letters.vlmevalkit, "blue".ljust(43, "."), None),
         (letters.vlmevalkit, "Because A and B differ, the correct answer is **b**, I think it is so", "B"),
         (letters.vlmevalkit, "Z", None),
         (letters.vlmevalkit, "", None),

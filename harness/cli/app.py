@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from harness.cli import compare, database, doctor, listing, profile, report, run, show, sweep, train_adapter, validate
+from harness.cli import (
+    compare,
+    database,
+    doctor,
+    import_,
+    listing,
+    profile,
+    report,
+    run,
+    show,
+    sweep,
+    train_adapter,
+    validate,
+)
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -22,6 +35,7 @@ app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("import")(import_.import_)
 app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("train-adapter")(train_adapter.train_adapter)

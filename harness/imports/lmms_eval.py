@@ -1,0 +1,123 @@
+"""lmms-eval's result files: STAMP_results.json, and beside it STAMP_samples_TASK.jsonl.
+
+A task with several filters has its rows in blocks, one a filter, without a column that names it: the blocks are named
+in the order in which the filters first occur in the results. A row's value is taken for a score only where the metric
+is one that is a mean by definition and that mean is what was reported; POPE's F1 and precision carry the same 0 or 1
+in every row and are no means of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.imports.reported import Answer, Reported, agrees
+
+MEANS = (
+    "exact_match", "acc", "accuracy", "pope_accuracy", "anls", "relaxed_overall", "ocrbench_accuracy", "mmmu_acc",
+    "textvqa_exact_match", "average",
+)  # fmt: skip
+
+
+def read(path: Path) -> list[Reported]:
+    """Every task and filter of a results file, or of all in a folder. Raises HarnessError, naming what is wrong."""
+    files = [path] if path.is_file() else sorted(path.rglob("*_results.json"))
+    if not files:
+        raise HarnessError(f"no *_results.json in {path}; give the folder that lmms-eval wrote with --log_samples")
+    return [found for file in files for found in _read_file(file)]
+
+
+def _read_file(file: Path) -> list[Reported]:
+    told = _json(file)
+    if not isinstance(told, dict) or not isinstance(told.get("results"), dict):
+        raise HarnessError(f"{file} has no results; is it lmms-eval's?")
+    stamp = file.name.removesuffix("_results.json")
+    found = []
+    for task, values in told["results"].items():
+        metrics = _by_filter(values)
+        samples = file.with_name(f"{stamp}_samples_{task}.jsonl")
+        blocks = _blocks(samples, list(metrics)) if samples.is_file() else {}
+        for name, known in metrics.items():
+            config = told.get("config") or {}
+            found.append(
+                Reported(
+                    tool="lmms-eval",
+                    model=str(told.get("model_name") or config.get("model") or "unknown"),
+                    benchmark=task if len(metrics) == 1 else f"{task}:{name}",
+                    metrics=known,
+                    n=len(blocks.get(name, ())) or _count(told, task),
+                    file=file,
+                    answers=_answers(blocks.get(name, ()), known),
+                    settings={"model_args": str(config.get("model_args", "")), "limit": config.get("limit")},
+                    tool_version=str(told.get("git_hash", "")),
+                )
+            )
+    return found
+
+
+def _by_filter(values: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Filter -> metric -> value, filters in the order of their first occurrence; standard errors left out."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in values.items():
+        metric, comma, name = key.rpartition(",")
+        if comma and not metric.rpartition("_stderr")[1] and isinstance(value, int | float):
+            found.setdefault(name, {})[metric] = float(value)
+    return found
+
+
+def _blocks(file: Path, filters: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    rows = [_json_line(line, file, number) for number, line in enumerate(file.read_text().splitlines(), 1)]
+    size, rest = divmod(len(rows), max(len(filters), 1))
+    blocks = {name: rows[place * size : (place + 1) * size] for place, name in enumerate(filters)}
+    ids = [[row["doc_id"] for row in block] for block in blocks.values()]
+    if rest or any(one != ids[0] for one in ids):
+        raise HarnessError(f"{file} has {len(rows)} rows for {len(filters)} filters, not as many for each; it is torn")
+    return blocks
+
+
+def _answers(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> tuple[Answer, ...]:
+    """The rows with the scores of the first metric that is their mean; () where none is."""
+    for metric in MEANS:
+        scores = [_score(row.get(metric)) for row in rows]
+        known = [score for score in scores if score is not None]
+        if metric in metrics and len(known) == len(rows) and agrees(known, metrics[metric]):
+            return tuple(_answer(row, score) for row, score in zip(rows, known, strict=True))
+    return ()
+
+
+def _answer(row: Mapping[str, Any], score: float) -> Answer:
+    said = row.get("filtered_resps") or row.get("resps") or ""
+    while isinstance(said, list):
+        said = said[0] if said else ""
+    return Answer(str(row["doc_id"]), str(row.get("input", "")), str(row.get("target", "")), str(said), score)
+
+
+def _score(value: Any) -> float | None:
+    """A number, or the `score` of a mapping, in [0, 1]."""
+    value = value.get("score") if isinstance(value, dict) else value
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
+
+
+def _count(told: Mapping[str, Any], task: str) -> int:
+    count = (told.get("n-samples") or {}).get(task, 0)
+    return int(count.get("effective", 0)) if isinstance(count, dict) else int(count or 0)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{file} is no JSON: {error}") from error
+
+
+def _json_line(line: str, file: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise HarnessError(f"{file}, line {number} is no JSON: {error}") from error
+    if not isinstance(row, dict) or "doc_id" not in row:
+        raise HarnessError(f"{file}, line {number} has no doc_id; is it lmms-eval's?")
+    return row
