@@ -20,6 +20,17 @@ class OnAGpu:
         self.device, self.dtype, self.shape = torch.device("cuda"), torch.float32, shape
 
 
+@pytest.fixture(autouse=True)
+def graphs(monkeypatch) -> None:
+    monkeypatch.setattr(captured, "GRAPHS", True)
+
+
+def test_graphs_stay_off_until_they_have_met_a_gpu(monkeypatch):
+    monkeypatch.undo()
+    assert Captured(lambda matrix, k: k)(OnAGpu(9, 9), 5) == Captured(lambda matrix, k: k)(OnAGpu(9, 9), 5) == 5
+    assert captured.GRAPHS is False
+
+
 @pytest.fixture
 def told(monkeypatch) -> list[str]:
     """What was done, call by call; recording is stubbed."""
