@@ -30,6 +30,7 @@ def sweep(
     budgets: Annotated[str | None, typer.Option(metavar="A,B", help="Budgets, as for run: 50%,25%,native.")] = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="Models. Default: reference-a.")] = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Default: reference-quick.")] = None,
+    data_dir: options.DataDir = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of stochastic methods. Default: 3.")] = None,
     no_controls: Annotated[bool, typer.Option("--no-controls", help="Leave out random, grid, pool, ...")] = False,
     limit: options.Limit = None,
@@ -52,7 +53,8 @@ def sweep(
         raise UsageError(f"unknown engine {engine!r}; use one of {', '.join(ENGINES)}")
     flags = {
         "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
-        "benchmarks": _split(benchmarks), "seeds": seeds, "controls": False if no_controls else None, "limit": limit,
+        "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir),
+        "seeds": seeds, "controls": False if no_controls else None, "limit": limit,
         "dtype": dtype, "device": device, "attention": attention, "timing": False if no_timing else None,
         "pairs": pairs, "sessions": sessions, "minutes": minutes,
     }  # fmt: skip
