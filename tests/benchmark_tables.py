@@ -127,7 +127,8 @@ SCORED: dict[str, tuple[dict[str, str], dict[str, float]]] = {
     ),
     "pope_vlmevalkit": (
         {"0": "No", "1": "Yes, there is", "2": "no."},  # row 1 counts in two categories: yes right, yes right, yes missed
-        {"pope_f1": 0.8, "pope_accuracy": 3 / 4, "pope_popular_f1": 1.0, "pope_random_f1": 2 / 3, "unparsed_ratio": 0.0},
+        {"pope_f1": 0.8, "pope_accuracy": 3 / 4, "pope_popular_f1": 1.0, "pope_random_f1": 2 / 3, "unparsed_ratio": 0.0,
+         "pope_accuracy_lmms_eval_rule": 1 / 4},
     ),
     "mme": (
         YES | CODE,
@@ -140,7 +141,10 @@ SCORED: dict[str, tuple[dict[str, str], dict[str, float]]] = {
             "hallusion_mean_of_3": 5 / 9,
         },
     ),
-    "hallusionbench_vlmevalkit": (HALLUSION, {"hallusion_mean_of_3": 5 / 9, "unparsed_ratio": 0.0}),
+    "hallusionbench_vlmevalkit": (
+        HALLUSION,
+        {"hallusion_mean_of_3": 5 / 9, "unparsed_ratio": 0.0, "hallusion_answer_accuracy_lmms_eval_rule": 2 / 3},
+    ),
     "crpe_relation": ({"0": "B", "1": "under"}, {"crpe_row_accuracy": 1 / 2, "unparsed_ratio": 1 / 2}),
     "crpe_relation_vlmevalkit": (
         {str(place): answer for place, answer in enumerate("ADCBAAAA")},
@@ -208,7 +212,10 @@ SCORED: dict[str, tuple[dict[str, str], dict[str, float]]] = {
     **{
         name: (
             {"0": "A", "1": "a square", "2": "left or right"},
-            {f"{METRIC_OF_TOOL.get(name, name)}_infer_accuracy": 2 / 3, "unparsed_ratio": 1 / 3},
+            {
+                f"{METRIC_OF_TOOL.get(name, name)}_infer_accuracy": 2 / 3,
+                f"{METRIC_OF_TOOL.get(name, name)}_exact_letter_lmms_eval_rule": 1 / 3, "unparsed_ratio": 1 / 3,
+            },
         )
         for name in TOOLS
     },

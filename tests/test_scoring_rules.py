@@ -164,6 +164,7 @@ def test_evalai_normalises_like_its_own_table(text: str, normal: str):
 
 def test_vqav2_keeps_what_only_the_tokeniser_changes():
     assert (words("what's up?"), evalai("what's up?")) == ("what's up", "what 's up")
+    assert words("1,000-up") == "1000up"  # a comma between digits joins whatever stands around a mark
 
 
 def test_an_answer_counts_by_how_many_others_gave_it():

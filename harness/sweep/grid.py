@@ -25,6 +25,7 @@ ALL = "all"
 @dataclass(frozen=True)
 class GridWords:
     """A grid as it was written, in a TOML file or as flags. seeds: how many, or which. settings: method -> its own.
+    data_dir: where published data sets lie offline.
 
     timing: whether a timing pass follows; pairs, sessions and minutes bound it.
     """
@@ -33,6 +34,7 @@ class GridWords:
     budgets: tuple[int | float | str, ...] = ()
     models: tuple[str, ...] = ("reference-a",)
     benchmarks: tuple[str, ...] = ("reference-quick",)
+    data_dir: str | None = None
     seeds: int | tuple[int, ...] = SEEDS
     controls: bool = True
     limit: int | None = None
@@ -82,7 +84,7 @@ def entries_of(words: GridWords, device: str, timing: Protocol | None) -> list[E
         for benchmark in dict.fromkeys(words.benchmarks):
             shared = {
                 "model": model, "benchmark": benchmark, "limit": words.limit, "dtype": words.dtype, "device": device,
-                "attention": words.attention,
+                "attention": words.attention, "data_dir": _data_dir(words),
             }  # fmt: skip
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
@@ -105,7 +107,11 @@ def _check(words: GridWords) -> None:
     for model in words.models:
         resolve(model)
     for benchmark in words.benchmarks:
-        open_benchmark(benchmark)
+        open_benchmark(benchmark, _data_dir(words))
+
+
+def _data_dir(words: GridWords) -> Path | None:
+    return None if words.data_dir is None else Path(words.data_dir)
 
 
 def _requests(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.benchmarks.declaration import LETTER, PICTURE, Declaration, Row, Tsv
 from harness.benchmarks.prompts import present, vlmevalkit
 from harness.benchmarks.scoring.groups import mean, mean_of_categories
-from harness.benchmarks.scoring.letters import chooses
+from harness.benchmarks.scoring.letters import chooses, letter_and_period
 from harness.benchmarks.scoring.letters import vlmevalkit as infer
 from harness.benchmarks.scoring.rule import Metric
 from harness.records import Sample
@@ -35,7 +35,11 @@ def _table(name: str, title: str, metric: str, source: Tsv, licence: str = "") -
         source=source,
         read=_read,
         rule=chooses(infer),
-        metrics=(Metric(f"{metric}_infer_accuracy", mean), *categories),
+        metrics=(
+            Metric(f"{metric}_infer_accuracy", mean),
+            *categories,
+            Metric(f"{metric}_exact_letter_lmms_eval_rule", mean, chooses(letter_and_period)),
+        ),
         answers=LETTER,
         cluster="image",
         chance=0.25,

@@ -75,7 +75,7 @@ DECLARATIONS = (
         ),
         read=_read_tsv,
         rule=says(among_words),
-        metrics=METRICS,
+        metrics=(*METRICS, Metric("hallusion_answer_accuracy_lmms_eval_rule", mean, says(yes_or_else_no))),
         answers=YES_NO,
         cluster="set_id, the third last field of index",
         chance=0.5,

@@ -85,6 +85,7 @@ DECLARATIONS = (
                 Metric(f"pope_{kind}_f1", where(lambda sample, kind=kind: kind in sample.category.split(","), f1))
                 for kind in ("adversarial", "popular", "random")
             ),
+            Metric("pope_accuracy_lmms_eval_rule", in_each_category(mean), says(whole_word)),
         ),
         answers=YES_NO,
         cluster="image",
