@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def quiet_transformers() -> None:
     """No progress bars and no advice from transformers; its errors still arrive as exceptions."""
@@ -9,3 +11,8 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def quiet_profiler() -> None:
+    """No lines on stderr from torch's profiler; it reads the variable when torch is imported."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -12,6 +12,7 @@ import typer
 from harness.budget import BudgetError, BudgetSpec
 from harness.cli import options
 from harness.cli.printing import print_json, tell
+from harness.cli.quiet import quiet_profiler
 from harness.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
@@ -51,6 +52,8 @@ def run(
     if blind and (method != "full" or suite is not None):
         raise UsageError("the blind control prunes nothing and runs one benchmark; use --method full --blind")
     check_attention(attention)
+    if profile is not None:
+        quiet_profiler()
     from torch import OutOfMemoryError
 
     from harness.benchmarks.suites import find_suite
@@ -84,7 +87,8 @@ def run(
         try:
             sources = sources_opened_once()
             run_one = partial(
-                run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources
+                run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources,
+                told=tell,
             )
             if preset is not None:
                 requests = requests_of(preset, request, _chosen(context))
