@@ -15,7 +15,7 @@ from commands import Command, commands_in
 from stored_runs import add_run, add_stopped, arm, new_store
 
 from harness.errors import UnknownRun
-from harness.figures import FAILED_BUDGET, INFEASIBLE, OK, STATUSES, Figures
+from harness.figures import FAILED_BUDGET, INFEASIBLE, OK, REPORTED, STATUSES, Figures
 from harness.report import csv_table, gather, latex_tables, page
 from harness.report.chart import Point, Series, trade_off
 from harness.report.markup import tag
@@ -165,6 +165,15 @@ def test_an_empty_store_is_said_in_words(tmp_path: Path):
     text = page(gather(new_store(tmp_path)), "s", NOW)
     assert "holds no runs yet" in text and "harness run" in text
     assert _Elements(text).open == []
+
+
+def test_a_run_that_another_tool_reports_is_shown_and_never_ranked(store: Store):
+    told = {"status": REPORTED, "realised_tokens": None, "flops_ratio": None}
+    add_run(store, arm("elsewhere"), RIGHT, arm("full"), **told)
+    (group,) = gather(store)
+    line = next(line for line in group.lines if line.name == "elsewhere")
+    assert (line.rank, line.front, line.beats_random) == (None, None, "–")
+    assert "elsewhere:50% is what another tool reports" in page([group], "s", NOW)
 
 
 def test_every_status_has_its_words():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.figures import OK
+from harness.figures import FAILED_BUDGET, OK
 from harness.selecting import Row, newest, rows_of, with_controls
 from harness.stats import (
     Interval,
@@ -59,13 +59,13 @@ class Line:
 
     @property
     def ranked(self) -> bool:
-        """Whether the run kept to its budget."""
+        """Whether the run kept to its budget, measured."""
         return self.run["status"] == OK
 
     @property
     def beats_random(self) -> str:
         """ "yes", "no, worse", "not distinguishable", "failed its budget", or "–" where there is nothing to tell."""
-        if not self.ranked:
+        if self.run["status"] == FAILED_BUDGET:
             return "failed its budget"
         if self.over_random is None or self.p is None:
             return "–"
@@ -106,7 +106,7 @@ def gather(store: Store, words: Sequence[str] = ()) -> list[Group]:
 
 
 def _group(store: Store, runs: Sequence[Row]) -> Group:
-    finished = sorted((run for run in runs if run["accuracy"] is not None), key=_order)
+    finished = sorted((run for run in runs if run["accuracy"] is not None and run["n"]), key=_order)
     samples = samples_of(store, finished) if finished else None
     first = runs[0]
     return Group(

@@ -90,6 +90,8 @@ def _notes(line: Line) -> str:
 
 METHOD = Column("method", lambda line: line.name)
 BUDGET = Column("budget", lambda line: line.run["budget"])
+FLOPS = Column("prefill FLOPs / unpruned", _number("flops_ratio"), ".3f")
+LR = Column("LR, % of time saved", _number("lr", 100), bounds=True)
 ACCURACY = (
     METHOD,
     BUDGET,
@@ -103,12 +105,12 @@ ACCURACY = (
 COST = (
     METHOD,
     BUDGET,
-    Column("prefill FLOPs / unpruned", _number("flops_ratio"), ".3f"),
+    FLOPS,
     Column("LLM FLOPs / unpruned", _number("llm_flops_ratio"), ".3f"),
     Column("on the front, %", _front, ".0f"),
     Column("prefill unpruned, ms", _stage("base_ms", "total"), ".2f"),
     Column("prefill pruned, ms", _stage("pruned_ms", "total"), ".2f"),
-    Column("LR, % of time saved", _number("lr", 100), bounds=True),
+    LR,
     Column("LR at the roofline, %", _number("roofline_lr", 100)),
     Column("selection tax, %", _number("select_tax", 100)),
     Column("target kept, %", _number("recall_of_target", 100)),
@@ -163,7 +165,7 @@ def latex_tables(groups: Iterable[Group]) -> str:
 
 
 def _latex(group: Group) -> str:
-    columns: Sequence[Column] = (*ACCURACY[:6], COST[2], COST[7])
+    columns: Sequence[Column] = (*ACCURACY[:6], FLOPS, LR)
     lines = [
         f"% {group.model} on {group.benchmark}: {group.lines[0].run['n']} questions on {group.images} images".translate(
             {10: " ", 13: " "}
