@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,6 @@ from harness.measure.traces import PREFILL, PROFILE
 
 CYCLES, TIMED, TRACED = 3, 5, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
 _RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
-
-
-class Untimed:
-    """A clock that measures nothing, for warming up."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class RangeClock:
@@ -54,7 +47,7 @@ def profile_arms(
     measured, traces = {}, {}
     for name, run in arms.items():
         for _ in range(TIMED):
-            run(Untimed())
+            _timed(run, clock)  # warms up
         traces[name], times = _trace(run, folder / name, name, clock)
         measured[name] = {range_of(stage): [one.get(stage, 0.0) for one in times] for stage in times[0]}
     document = {**facts, "measured_ms": measured, "traces": traces}
