@@ -74,6 +74,34 @@ def _qwen3_vl(config: Any) -> ModelDims:
     )
 
 
+def _internvl(config: Any) -> ModelDims:
+    """CLS stands in front of each tile; the tiles are the images of a sample (harness/models/internvl.py)."""
+    vit, llm = config.vision_config, config.text_config
+    head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
+    unit_patches = round(1 / config.downsample_ratio) ** 2
+    patch_values = vit.num_channels * vit.patch_size[0] * vit.patch_size[1]
+    return ModelDims(
+        vit_layers=vit.num_hidden_layers,
+        vit_width=vit.hidden_size,
+        vit_mlp_width=vit.intermediate_size,
+        vit_mlp_matrices=2,
+        vit_prefix_tokens=1,
+        patch_values=patch_values,
+        unit_patches=unit_patches,
+        unit_pixel_values=patch_values * unit_patches,
+        projector_linears=((vit.hidden_size * unit_patches, llm.hidden_size), (llm.hidden_size, llm.hidden_size)),
+        projectors=1,
+        llm_layers=llm.num_hidden_layers,
+        llm_width=llm.hidden_size,
+        llm_query_width=llm.num_attention_heads * head,
+        llm_key_width=llm.num_key_value_heads * head,
+        llm_head_width=head,
+        llm_mlp_width=llm.intermediate_size,
+        llm_mlp_matrices=3,
+        vocabulary=llm.vocab_size,
+    )
+
+
 def _llava(config: Any) -> ModelDims:
     """Blocks behind the feature layer are not run (harness/models/llava.py)."""
     vit, llm = config.vision_config, config.text_config
@@ -100,4 +128,8 @@ def _llava(config: Any) -> ModelDims:
     )
 
 
-_FAMILIES: dict[str, Callable[[Any], ModelDims]] = {"qwen3_vl": _qwen3_vl, "llava": _llava}
+_FAMILIES: dict[str, Callable[[Any], ModelDims]] = {
+    "qwen3_vl": _qwen3_vl,
+    "internvl": _internvl,
+    "llava": _llava,
+}

@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 Grids = tuple[tuple[int, int], ...]  # rows and columns of units of each image of one prompt
 IMAGE, START, END, EOS, TEXT = 60, 61, 62, 63, 40  # token ids; text ids are 0..39
@@ -20,13 +27,15 @@ class TinyFamily:
 
     build(dtype, attention, vit_layers, llm_layers); processed(grids, seed): what a processor would give; one_image:
     grids of one-image prompts, the largest first; several_images: of one prompt of images of different sizes. A tower
-    of one resolution has images of one size alone; its second prompt in `one_image` holds three.
+    of one resolution has images of one size alone; its second prompt in `one_image` holds three. native_tolerance:
+    how far logits may lie from the native ones when nothing is pruned; 0 unless the tower orders its tokens anew.
     """
 
     build: Callable[..., nn.Module]
     processed: Callable[..., dict[str, Tensor]]
     one_image: tuple[Grids, ...]
     several_images: Grids
+    native_tolerance: float = 0.0
 
 
 def qwen3_vl(
@@ -48,6 +57,28 @@ def qwen3_vl(
     )  # fmt: skip
     config._attn_implementation = attention
     return _filled(Qwen3VLForConditionalGeneration, config, dtype, attention)
+
+
+def internvl(
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    vit_layers: int = 8,
+    llm_layers: int = 6,
+    **vision: Any,
+) -> InternVLForConditionalGeneration:
+    """An InternVL of 16-wide heads: tiles of 6 x 6 units of 2 x 2 patches with a CLS, a Qwen2 with GQA 4/2.
+
+    vision: fields of its vision_config that shall be others.
+    """
+    config = InternVLConfig(
+        vision_config={
+            "num_hidden_layers": vit_layers, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
+            "image_size": 48, "patch_size": 4, **vision,
+        },
+        text_config={"model_type": "qwen2", **_decoder(llm_layers)},
+        image_token_id=IMAGE, image_seq_length=36,
+    )  # fmt: skip
+    return _filled(InternVLForConditionalGeneration, config, dtype, attention)
 
 
 def llava(
@@ -123,7 +154,25 @@ def llava_processed(grids: Grids = ((6, 6),), seed: int = 1, text: int = 5) -> d
     }
 
 
+def internvl_processed(grids: Grids = ((6, 6),), seed: int = 1, text: int = 5) -> dict[str, Tensor]:
+    """What an InternVL processor would give for one picture of as many tiles as there are `grids`."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sum(rows * columns for rows, columns in grids)
+    words = torch.randint(0, TEXT, (text,), generator=generator).tolist()
+    ids = [3, 7, START, *[IMAGE] * tokens, END, 11, *words, EOS, 9, 12]
+    sizes = {(8 * rows, 8 * columns) for rows, columns in grids}
+    assert len(sizes) == 1, "tiles of one resolution"
+    return {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        "pixel_values": torch.randn(len(grids), 3, *sizes.pop(), generator=generator),
+    }
+
+
 TINY: dict[str, TinyFamily] = {
     "qwen3_vl": TinyFamily(qwen3_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
+    "internvl": TinyFamily(
+        internvl, internvl_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2, native_tolerance=5e-5
+    ),
     "llava": TinyFamily(llava, llava_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2),
 }
