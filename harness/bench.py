@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.accuracy import Answering
 from harness.benchmarks import Benchmark, open_benchmark
@@ -78,7 +79,7 @@ def open_named(sources: Sources, request: Request) -> Benchmark:
     """The benchmark of a request. Raises UnknownBenchmark, BenchmarkUnavailable, CorruptBenchmark."""
     if request.data_dir is None:
         return sources.benchmark(request.benchmark)
-    return sources.benchmark(request.benchmark, data_dir=request.data_dir)
+    return sources.benchmark(request.benchmark, data_dir=Path(request.data_dir))
 
 
 def open_bench(request: Request, sources: Sources | None = None) -> Bench:

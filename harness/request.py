@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
@@ -40,7 +39,7 @@ class Request:
     device: str = "cpu"
     attention: str = "sdpa"
     image_backend: str = "pil"
-    data_dir: Path | None = None
+    data_dir: str | None = None
 
     @property
     def is_full(self) -> bool:

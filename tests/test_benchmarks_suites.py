@@ -150,6 +150,13 @@ def test_five_questions_of_ones_own_are_checked_and_run(harness: Command, tmp_pa
     assert "fitting_accuracy" in said.document["metrics"]
 
 
+def test_a_sweep_takes_data_sets_from_the_same_folder(harness: Command):
+    words = ("--methods", "divprune", "--budgets", "50%", "--benchmarks", "ai2d", "--no-controls", "--no-timing")
+    said = harness("sweep", *words, "--data-dir", str(FIXTURES), "--dry-run", "--json")
+    assert said.code == 0, said.err
+    assert said.document["missing"]
+
+
 def test_what_cannot_be_opened_exits_by_its_kind(harness: Command, tmp_path: Path):
     (tmp_path / "torn.jsonl").write_text("{")
     for words, code in (

@@ -123,7 +123,7 @@ def _open(source: object, folder: Path | None) -> Table:
 
 def _samples(declaration: Declaration, table: Table, pictures: Table, rows_by_index: Mapping[str, int]) -> list[Sample]:
     source = declaration.source
-    texts = table.texts(column for column in source.columns if column not in source.images or declaration.pictures)
+    texts = table.texts(column for column in source.columns if column not in source.images)
     row_of = {row["id"]: number for number, row in enumerate(pictures.texts(["id"]))} if declaration.pictures else {}
     samples = []
     for number, row in enumerate(texts):

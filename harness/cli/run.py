@@ -82,12 +82,28 @@ def run(
         name = method if ".py" in method else method.partition(":")[0]
         typed = parse_settings(name, get(name), settings or ())
         request = Request(
-            method, asked, model, benchmark, typed, seed, limit, dtype, where, attention, data_dir=data_dir
+            method,
+            asked,
+            model,
+            benchmark,
+            typed,
+            seed,
+            limit,
+            dtype,
+            where,
+            attention,
+            data_dir=data_dir and str(data_dir),
         )
         try:
             sources = sources_opened_once()
             run_one = partial(
-                run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources,
+                run_request,
+                store=opened,
+                watcher=Bar(),
+                timing=timing,
+                force=force,
+                stop=stop,
+                sources=sources,
                 told=tell,
             )
             if preset is not None:

@@ -84,7 +84,7 @@ def entries_of(words: GridWords, device: str, timing: Protocol | None) -> list[E
         for benchmark in dict.fromkeys(words.benchmarks):
             shared = {
                 "model": model, "benchmark": benchmark, "limit": words.limit, "dtype": words.dtype, "device": device,
-                "attention": words.attention, "data_dir": _data_dir(words),
+                "attention": words.attention, "data_dir": words.data_dir,
             }  # fmt: skip
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
@@ -107,11 +107,7 @@ def _check(words: GridWords) -> None:
     for model in words.models:
         resolve(model)
     for benchmark in words.benchmarks:
-        open_benchmark(benchmark, _data_dir(words))
-
-
-def _data_dir(words: GridWords) -> Path | None:
-    return None if words.data_dir is None else Path(words.data_dir)
+        open_benchmark(benchmark, None if words.data_dir is None else Path(words.data_dir))
 
 
 def _requests(
