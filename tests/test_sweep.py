@@ -268,6 +268,17 @@ def test_a_torn_tail_is_told_and_redone(store: Store, sources: Sources):
     assert f"{log} ends in" in notes.said[0] and "damaged bytes" in notes.said[0]
 
 
+def test_finished_runs_that_the_store_never_saw_are_taken_in(
+    store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as dying:
+        dying.setattr(Store, "ingest", lambda store, log: "")
+        sweep(entries(), store, sources)
+    assert store.runs().empty
+    report = sweep(entries(), store, sources)
+    assert not any(cell.ran for cell in report.cells) and list(store.runs()["status"]) == ["ok", "ok"]
+
+
 def test_a_store_that_is_busy_gets_its_runs_at_the_end(store: Store, sources: Sources):
     lock = FileLock(f"{store.path}.lock")
 

@@ -71,7 +71,7 @@ def conduct(
     """Do what is left of the entries; dry: only find out.
 
     Whatever happens to one cell, the others go on. When `stop` says so, running samples are finished. The caller
-    closes the crew. Raises HarnessError of the store (StoreLocked after a last try) once everything else is done.
+    closes the crew. Raises StoreLocked when the store had no time for a log even once everything else was done.
     """
     began = time.monotonic()
     sweep = _Sweep(Schedule(_surveys(entries, store), redo_stale, dry), store, crew, observer)
@@ -124,6 +124,7 @@ class _Sweep:
         if isinstance(result, tuple):
             self.schedule.surveyed(name, result)
             self._tell_of_damage(result)
+            self._catch_up(result)
         elif isinstance(task, Survey):
             self.schedule.failed(name, result)
         else:
@@ -150,14 +151,26 @@ class _Sweep:
     def _take_in(self, log: Path) -> None:
         try:
             self._store.ingest(log)
+        except DiskFull as problem:
+            self.schedule.stopped = Outcome(DISK_FULL, str(problem))
         except (StoreLocked, CorruptLog) as problem:
             self._observer.told(str(problem))
             self._waiting.append(log)
 
     def take_in_what_waits(self) -> None:
-        """Try once more what the store had no time for. Raises StoreLocked."""
+        """Try once more what the store had no time for. Raises StoreLocked, CorruptLog, DiskFull."""
         for log in self._waiting:
             self._store.ingest(log)
+
+    def _catch_up(self, findings: Sequence[Finding]) -> None:
+        """Take in finished logs that the store does not know: their sweep died between the last line and the store."""
+        known = self._store.query("SELECT run_id, finished_at FROM runs WHERE finished_at IS NOT NULL")
+        times = dict(zip(known["run_id"], known["finished_at"], strict=True))
+        for finding in findings:
+            if finding.stored and finding.spec is not None and not self.schedule.dry:
+                run_id = finding.spec.run_id
+                if times.get(run_id) != finding.finished_at:
+                    self._take_in(self._store.log_path(run_id))
 
     def _tell_of_damage(self, findings: Sequence[Finding]) -> None:
         for finding in findings:

@@ -221,9 +221,7 @@ def serve(connection: Connection, start: Start, worker: int, size: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides
     if start.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = start.gpus[worker % len(start.gpus)]  # before a device is first touched
-    if start.setup is not None:
-        start.setup()
-    torch.set_num_threads(max(1, torch.get_num_threads() // size))
+    set_up(start, size)
     workshop = Workshop(start.store, start.sources)
     try:
         while (given := connection.recv()) is not None:
@@ -232,3 +230,10 @@ def serve(connection: Connection, start: Start, worker: int, size: int) -> None:
             connection.send(("ended", name, result))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def set_up(start: Start, size: int) -> None:
+    """Make this process a worker, one of `size` that share the machine's cores."""
+    if start.setup is not None:
+        start.setup()
+    torch.set_num_threads(max(1, torch.get_num_threads() // size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from harness.figures import ERROR
 from harness.measure.latency import Protocol
@@ -39,8 +40,8 @@ class Finding:
     """What a survey says of one cell. state: a status of a run, MISSING, STALE or DAMAGED.
 
     spec: None where the cell has no identity, since its model or method cannot be opened. stored: a log says so
-    already. samples_left: without an answer. untimed: the timing pass is left. estimate_s: rough seconds that are
-    left, pace_s of a sample.
+    already, since finished_at. samples_left: without an answer. untimed: the timing pass is left. estimate_s: rough
+    seconds that are left, pace_s of a sample.
     """
 
     entry: Entry
@@ -53,6 +54,7 @@ class Finding:
     estimate_s: float = 0.0
     pace_s: float = 0.0
     stored: bool = False
+    finished_at: datetime | None = None
     dropped_bytes: int = 0
 
 

@@ -131,10 +131,12 @@ class Workshop:
             return Finding(entry, cell.spec, state, samples_left=samples, untimed=untimed)
         figures, dropped = contents.figures, contents.dropped_bytes
         if figures is not None and figures.status in (INFEASIBLE, UNSUPPORTED):
-            return Finding(entry, cell.spec, figures.status, figures.message, figures.floor_tokens, stored=True)
+            found = Finding(entry, cell.spec, figures.status, figures.message, figures.floor_tokens, stored=True)
+            return replace(found, finished_at=contents.finished_at)
         if figures is not None and story.is_done(contents):
             untimed = not story.is_done(contents, entry.timing)
-            return Finding(entry, cell.spec, figures.status, figures.message, untimed=untimed, dropped_bytes=dropped)
+            found = Finding(entry, cell.spec, figures.status, figures.message, untimed=untimed, dropped_bytes=dropped)
+            return replace(found, stored=True, finished_at=contents.finished_at)
         left = samples - len(contents.records)
         return Finding(entry, cell.spec, MISSING, samples_left=left, untimed=untimed, dropped_bytes=dropped)
 
