@@ -5,6 +5,7 @@ Each stage hands a finished value on. A run that is done is read, not repeated; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,16 +35,19 @@ def run(
     force: bool = False,
     stop: Stop = lambda: False,
     sources: Sources | None = None,
+    told: Callable[[str], None] = lambda note: None,
 ) -> Comparison:
     """Run a request and the controls that it is told against; give them side by side.
 
     timing: None leaves the timing pass out. force: redo the asked run; its controls stay. stop: asked between
-    samples. Raises Interrupted when told to stop, and what harness/errors.py and methods/base.py name; whatever was
-    answered before stays in the log.
+    samples. told: hears what the method has to say of this model. Raises Interrupted when told to stop, and what
+    harness/errors.py and methods/base.py name; whatever was answered before stays in the log.
     """
     story = Story(open_bench(request, sources), store, watcher, stop, environment())
     asked = story.bench.cell(request)
     check_feasible(story.bench, asked)
+    for note in asked.pruner.notes(story.bench.model.family.info) if asked.pruner else ():
+        told(note)
     if request.is_full:
         own = story.reach(asked, None, timing, force)
         return compare(own, own, None)

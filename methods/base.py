@@ -338,6 +338,10 @@ class Pruner:
         """Work done once per model (an adapter is built or loaded); the result comes back as `view.prepared`."""
         return None
 
+    def notes(self, model: ModelInfo) -> tuple[str, ...]:
+        """What a user should know of this method on this model, a sentence each, told when a run begins."""
+        return ()
+
     def before_tokenization(self, view: View) -> Selection | tuple[Resize, ...] | None:
         """Which units of pixels are cut into patches; or, one `Resize` an image, how large all images become."""
         return None

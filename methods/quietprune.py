@@ -3,10 +3,11 @@
 Paper: Gao, Zhao, Fang, Zhu, Ma, "QuietPrune", CVPR 2026, pp. 3553-3562. No code was published and the PDF was not
 available to us (abstract, tables and two reading notes were): a reimplementation without reference code.
 
-The projector (norm, linear, GELU, linear) is run backwards: question embeddings pass through its inverted layers and
-become one token in visual space, [Q-CLS], in front of the patches. After 1/4, 1/2 and 3/4 of the blocks, the 2x2
-groups that [Q-CLS] attends to least are dropped, and gathered into one aggregate token, weighted by that attention,
-which goes on to the LLM. Trained (self-distillation) or only initialised (preset "init"), the rest is frozen.
+The projector (norm, linear, GELU, linear; LLaVA's has no norm) is run backwards: question embeddings pass through its
+inverted layers and become one token in visual space, [Q-CLS], in front of the patches. After 1/4, 1/2 and 3/4 of the
+blocks, the units (2x2 groups where patches are merged) that [Q-CLS] attends to least are dropped, and gathered into
+one aggregate token, weighted by that attention, which goes on to the LLM. Trained (self-distillation) or only
+initialised (preset "init"), the rest is frozen.
 
 Ours (the paper is silent, or we could not read it)
 * Inverse of a linear layer: ridge with alpha = 0.3 of the mean squared singular value, then scaled so that its
@@ -64,6 +65,15 @@ _CHOICES = {
     "schedule": ("geometric", "linear", "front"),
     "aggregate_norm": ("sum", "none"),
 }
+
+
+# Names of (norm or "", first linear, last linear) of a projector: Qwen3-VL, Qwen2.5-VL, InternVL, LLaVA.
+_LAYERS = (
+    ("norm", "linear_fc1", "linear_fc2"),
+    ("ln_q", "mlp.0", "mlp.2"),
+    ("layer_norm", "linear_1", "linear_2"),
+    ("", "linear_1", "linear_2"),
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,17 @@ class QuietPrune(Pruner):
         adapter = QueryAdapter(shapes_of(projector), tensors, model.unit_patches, self.act, self.slot_pool)
         return adapter.to(projector.last[0].device)
 
+    def notes(self, model: ModelInfo) -> tuple[str, ...]:
+        """How badly conditioned the layers are that were inverted."""
+        if self.guidance == "saliency" or self.adapter == "trained" or self.init != "inverse":
+            return ()
+        projector = _projector(model)
+        first, last = (condition_number(layer[0]) for layer in (projector.first, projector.last))
+        return (
+            f"quietprune inverts a projector with condition numbers {first:.3g} (first layer) and {last:.3g} (last), "
+            f"alpha {self.alpha:g}",
+        )
+
     def extra_vit_token_count(self) -> int:
         return 1 if self.guidance == "query" else 0
 
@@ -218,9 +239,12 @@ class QuietPrune(Pruner):
             weight, bias = (tensor.double() for tensor in layer)
             inverted = inverse(weight, self.alpha, self.gain)
             tensors[f"inverse_{number}.weight"], tensors[f"inverse_{number}.bias"] = inverted, -inverted @ bias
-        gamma, beta = (tensor.double() for tensor in projector.norm)
-        gamma = torch.where(gamma < 0, -1, 1) * gamma.abs().clamp_min(1e-3)
-        tensors["inverse_norm.weight"], tensors["inverse_norm.bias"] = 1 / gamma, -beta / gamma
+        if projector.norm is not None:
+            gamma, beta = projector.norm[0].double(), projector.norm[1]
+            gamma = torch.where(gamma < 0, -1, 1) * gamma.abs().clamp_min(1e-3)
+            tensors["inverse_norm.weight"] = 1 / gamma
+            if beta is not None:
+                tensors["inverse_norm.bias"] = -beta.double() / gamma
         return tensors
 
     def _random(self, model: ModelInfo) -> dict[str, Tensor]:
@@ -236,9 +260,12 @@ class QuietPrune(Pruner):
 
 @dataclass(frozen=True)
 class Projector:
-    """y = last(gelu(first(norm(x)))): (weight, bias) of each; the norm runs over as many channels as it has."""
+    """y = last(gelu(first(norm(x)))): (weight, bias) of each; the norm runs over as many channels as it has.
 
-    norm: tuple[Tensor, Tensor]
+    norm: None where there is none; its bias is None in an RMS norm.
+    """
+
+    norm: tuple[Tensor, Tensor | None] | None
     first: tuple[Tensor, Tensor]
     last: tuple[Tensor, Tensor]
 
@@ -247,7 +274,8 @@ class QueryAdapter(torch.nn.Module):
     """Question embeddings (q, D) -> one token (1, d) in the space of normalised patches. float32, differentiable.
 
     state_dict: inverse_2.weight (m, D), inverse_2.bias (m,), inverse_1.weight (g d, m), inverse_1.bias (g d,),
-    inverse_norm.weight and inverse_norm.bias (d,) or (g d,): each undoes the projector's layer of that name.
+    inverse_norm.weight and inverse_norm.bias (d,) or (g d,): each undoes the projector's layer of that name. An RMS
+    norm has no bias, a projector without a norm neither.
     """
 
     def __init__(
@@ -257,7 +285,7 @@ class QueryAdapter(torch.nn.Module):
         with torch.device("meta"):  # no memory, and no draw from the global generator
             self.inverse_2 = torch.nn.Linear(*reversed(shapes["inverse_2.weight"]))
             self.inverse_1 = torch.nn.Linear(*reversed(shapes["inverse_1.weight"]))
-            self.inverse_norm = torch.nn.LayerNorm(shapes["inverse_norm.weight"], eps=1e-6)
+            self.inverse_norm = _norm(shapes)
         self.slots, self.act, self.slot_pool = slots, act, slot_pool
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != dict(shapes):
@@ -269,31 +297,66 @@ class QueryAdapter(torch.nn.Module):
         hidden = self.inverse_2(question.to(self.inverse_2.weight))  # (q, m)
         hidden = {"gelu": gelu, "identity": lambda x: x, "gelu_inverse": gelu_inverse}[self.act](hidden)
         hidden = self.inverse_1(hidden)  # (q, g d)
-        hidden = hidden.unflatten(1, (-1, *self.inverse_norm.normalized_shape))
-        slots = self.inverse_norm(hidden).flatten(1).unflatten(1, (self.slots, -1))  # (q, g, d)
+        if self.inverse_norm is not None:
+            hidden = self.inverse_norm(hidden.unflatten(1, (-1, *self.inverse_norm.normalized_shape))).flatten(1)
+        slots = hidden.unflatten(1, (self.slots, -1))  # (q, g, d)
         return (slots.mean(dim=1) if self.slot_pool == "mean" else slots[:, 0]).mean(dim=0, keepdim=True)
 
 
 def shapes_of(projector: Projector) -> dict[str, tuple[int, ...]]:
     """The shapes of an adapter's tensors, by name."""
     (out, hidden), (_, wide) = projector.last[0].shape, projector.first[0].shape
-    norm = tuple(projector.norm[0].shape)
-    return {
+    shapes = {
         "inverse_2.weight": (hidden, out),
         "inverse_2.bias": (hidden,),
         "inverse_1.weight": (wide, hidden),
         "inverse_1.bias": (wide,),
-        "inverse_norm.weight": norm,
-        "inverse_norm.bias": norm,
     }
+    if projector.norm is not None:
+        parts = zip(("weight", "bias"), projector.norm, strict=True)
+        shapes |= {f"inverse_norm.{name}": tuple(part.shape) for name, part in parts if part is not None}
+    return shapes
+
+
+def _norm(shapes: Mapping[str, tuple[int, ...]]) -> torch.nn.Module | None:
+    """The norm of an adapter of these shapes, of the projector's kind."""
+    width = shapes.get("inverse_norm.weight")
+    if width is None:
+        return None
+    kind = torch.nn.LayerNorm if "inverse_norm.bias" in shapes else torch.nn.RMSNorm
+    return kind(width, eps=1e-6)
 
 
 def _projector(model: ModelInfo) -> Projector:
-    """The layers of a family's projector. Raises MissingSignal for a family that is not known here."""
-    names = {"qwen3_vl": ("norm", "linear_fc1", "linear_fc2")}.get(model.family)
-    if names is None:
-        raise MissingSignal(f"quietprune does not know how to invert the projector of {model.family!r} yet")
-    return Projector(*((model.projector[f"{name}.weight"], model.projector[f"{name}.bias"]) for name in names))
+    """The layers of a model's projector, told by their names.
+
+    Raises MissingSignal for one that is not two linear layers, with or without a norm in front.
+    """
+    found = model.projector
+    for norm, first, last in _LAYERS:
+        if f"{first}.weight" in found and f"{last}.weight" in found and (not norm or f"{norm}.weight" in found):
+            weight = found.get(f"{norm}.weight")
+            scale = None if weight is None else (weight, found.get(f"{norm}.bias"))
+            return Projector(scale, _linear(found, first), _linear(found, last))
+    raise MissingSignal(
+        f"quietprune inverts projectors of two linear layers; that of {model.family!r} has {', '.join(sorted(found))}"
+    )
+
+
+def _linear(found: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer; zeros for a layer without."""
+    weight = found[f"{name}.weight"]
+    bias = found.get(f"{name}.bias")
+    return weight, weight.new_zeros(weight.shape[0]) if bias is None else bias
+
+
+def condition_number(weight: Tensor) -> float:
+    """Largest singular value over the smallest, inf for a singular matrix; from the smaller Gram matrix, float64."""
+    m, n = weight.shape
+    weight = weight.double()
+    squares = torch.linalg.eigvalsh(weight.T @ weight if n <= m else weight @ weight.T)  # ascending
+    least = float(squares[0])
+    return float(squares[-1] / least) ** 0.5 if least > 0 else float("inf")
 
 
 def inverse(weight: Tensor, alpha: float, gain: bool) -> Tensor:

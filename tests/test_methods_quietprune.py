@@ -20,7 +20,7 @@ from methods.base import (
     Site,
     View,
 )
-from methods.quietprune import QuietPrune, cuts, gelu_inverse, inverse, stage_counts
+from methods.quietprune import QuietPrune, condition_number, cuts, gelu_inverse, inverse, stage_counts
 from methods.selection import Selection, aggregate
 
 FIRST, SECOND, THIRD = (Site(IN_VIT, layer) for layer in (1, 3, 5))  # the cuts of a ViT of 8 blocks
@@ -378,9 +378,9 @@ def test_an_adapter_of_other_shapes_is_refused():
         QuietPrune().prepare(replace(model_info(), adapter=other))
 
 
-def test_another_family_is_refused_by_name():
-    with pytest.raises(MissingSignal, match="llava"):
-        INIT.prepare(model_info(family="llava"))
+def test_another_projector_is_refused_by_name():
+    with pytest.raises(MissingSignal, match=r"that of 'resampler' has query\.weight"):
+        INIT.prepare(replace(model_info(family="resampler"), projector={"query.weight": torch.ones(2, 2)}))
 
 
 def test_random_initialisation_is_seeded_and_leaves_the_global_generator_alone():
@@ -398,3 +398,56 @@ def test_random_initialisation_is_seeded_and_leaves_the_global_generator_alone()
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(PruningError, match=next(iter(settings))):
         QuietPrune(**settings)
+
+
+# --- other projectors ---------------------------------------------------------------------------------------------
+
+
+def projector_of(kind: str, wide: int = 8, hidden: int = 6, out: int = 5) -> dict[str, torch.Tensor]:
+    """Random layers under a family's names."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    norm, first, last = {
+        "qwen2_5_vl": ("ln_q", "mlp.0", "mlp.2"), "internvl": ("layer_norm", "linear_1", "linear_2"),
+        "llava": ("", "linear_1", "linear_2"),
+    }[kind]  # fmt: skip
+    tensors = {f"{first}.weight": draw(hidden, wide), f"{last}.weight": draw(out, hidden)}
+    tensors |= {f"{first}.bias": draw(hidden), f"{last}.bias": draw(out)}
+    if norm:
+        tensors[f"{norm}.weight"] = draw(2 if kind == "qwen2_5_vl" else wide)
+    return tensors | ({"layer_norm.bias": draw(wide)} if kind == "internvl" else {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "patches", "norm"),
+    [("qwen2_5_vl", 4, {"weight": (2,)}), ("internvl", 4, {"weight": (8,), "bias": (8,)}), ("llava", 1, {})],
+)
+def test_every_familys_projector_is_run_backwards(kind, patches, norm):
+    """Against the same maths written out: two linear layers, GELU between, the family's norm, mean over slots."""
+    projector = projector_of(kind)
+    model = replace(model_info(family=kind), projector=projector, unit_patches=patches, vit_width=8 // patches)
+    adapter = INIT.prepare(model)
+    state = adapter.state_dict()
+    shapes = {name.partition(".")[2]: tuple(t.shape) for name, t in state.items() if name.startswith("inverse_norm")}
+    assert shapes == norm
+    question = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    hidden = gelu(question @ state["inverse_2.weight"].T + state["inverse_2.bias"])
+    hidden = hidden @ state["inverse_1.weight"].T + state["inverse_1.bias"]
+    if kind == "qwen2_5_vl":
+        rows = hidden.view(3, 4, 2)
+        hidden = rows / (rows.square().mean(-1, keepdim=True) + 1e-6).sqrt() * state["inverse_norm.weight"]
+    elif kind == "internvl":
+        hidden = layer_norm(hidden, (8,), state["inverse_norm.weight"], state["inverse_norm.bias"], eps=1e-6)
+    torch.testing.assert_close(adapter(question), hidden.reshape(3 * patches, -1).mean(0, keepdim=True))
+    first = [name for name in projector if name in ("mlp.0.weight", "linear_1.weight")]
+    assert torch.allclose(state["inverse_1.weight"], inverse(projector[first[0]].double(), 0.3, True).float())
+
+
+def test_condition_numbers_are_told_for_what_is_inverted():
+    assert condition_number(torch.diag(torch.tensor([8.0, 2.0, 4.0]))) == pytest.approx(4)
+    assert condition_number(torch.tensor([[3.0, 0, 0], [0, 2.0, 0]])) == pytest.approx(1.5)
+    model = replace(model_info(family="llava"), projector=projector_of("llava"))
+    (note,) = INIT.notes(model)
+    ratio = torch.linalg.cond(model.projector["linear_1.weight"].double()).item()
+    assert f"{ratio:.3g} (first layer)" in note
+    assert replace(INIT, init="random").notes(model) == QuietPrune().notes(model) == ()

@@ -10,7 +10,7 @@ import torch
 from harness.budget import TOLERANCE_TOKENS, matches
 from harness.validate.contract.subject import Broken, Decision, Subject
 from harness.validate.tiny import Grids
-from methods.base import HOOKS, IN_LLM, INTERFACE, VISUAL, Budget, BudgetInfeasible, Plan, Shape, Site
+from methods.base import HOOKS, IN_LLM, INTERFACE, VISUAL, Budget, BudgetInfeasible, Plan, Shape, Site, shows_cls_rows
 
 GRIDS: tuple[Grids, ...] = (((1, 2),), ((2, 2),), ((3, 3),), ((4, 6),), ((7, 5),), ((8, 8),), ((2, 3), (5, 4)))
 DEPTHS = (16, 28, 32)  # LLM layers
@@ -42,29 +42,33 @@ def _plans_add_up(subject: Subject, shape: Shape) -> int:
             plan = subject.pruner.plan(Budget("layer_average", tokens), shape)
         except BudgetInfeasible:
             continue
-        _adds_up(plan, shape, tokens, subject.resizes)
+        _adds_up(subject, plan, shape, tokens)
         done += 1
     return done
 
 
-def _adds_up(plan: Plan, shape: Shape, tokens: int, resizes: bool) -> None:
+def _adds_up(subject: Subject, plan: Plan, shape: Shape, tokens: int) -> None:
     asked = f"{tokens} of {shape.n} tokens, {shape.llm_layers} layers"
     if len(plan.entering) != shape.llm_layers:
         raise Broken(f"asked {asked}: the plan counts tokens of {len(plan.entering)} layers")
-    if resizes and plan.layer_average <= tokens:
+    if subject.resizes and plan.layer_average <= tokens:
         return
     if not matches(tokens, plan.entering):
         raise Broken(f"asked {asked}: the plan averages {plan.layer_average:g}, more than {TOLERANCE_TOKENS:g} away")
-    if plan.entering != entering_of(plan, shape):
+    cls_rows = len(shape.grids) if shows_cls_rows(subject.pruner, plan, shape) else 0
+    if plan.entering != entering_of(plan, shape, cls_rows):
         raise Broken(f"asked {asked}: keeps and entering of the plan contradict each other: {plan}")
 
 
-def entering_of(plan: Plan, shape: Shape) -> tuple[int, ...]:
-    """Tokens entering each LLM layer, told from the counts of the sites alone. Raises Broken where they rise."""
+def entering_of(plan: Plan, shape: Shape, cls_rows: int) -> tuple[int, ...]:
+    """Tokens entering each LLM layer, told from the counts of the sites alone; `cls_rows` more stand at the interface.
+
+    Raises Broken where they rise.
+    """
     now, entering = shape.n, []
     inside = {site.layer: keep for site, keep in plan.keeps.items() if site.hook == IN_LLM}
     for site in sorted((site for site in plan.keeps if site.hook != IN_LLM), key=_running_order):
-        now = _fewer(site, plan.keeps[site], now)
+        now = _fewer(site, plan.keeps[site], now + (cls_rows if site.hook == INTERFACE else 0))
     for layer in range(shape.llm_layers):
         now = _fewer(Site(IN_LLM, layer), inside[layer], now) if layer in inside else now
         entering.append(now)
