@@ -135,8 +135,8 @@ def test_peaks_are_measured_in_place_and_the_best_repetition_counts():
 
 def test_where_selection_stops_paying_is_told_by_shape():
     small, large = timed(10, 9, 0.5, "2x2+4"), timed(40, 41, 6, "2x3,4x4+9#1")
-    control = LatencyRow("s", "2x2+4", 9, "base", 0, True, "total", 999, "device_event")
+    controls = [LatencyRow("s", "2x2+4", 9 + i, "base", 0, True, "total", 999, "device_event") for i in range(9)]
     lone = LatencyRow("s", "9x9+9", 0, "base", 0, False, "total", 1, "device_event")
-    found = break_even([*large, control, lone, *small])
+    found = break_even([*large, *controls, lone, *small])
     assert [(one.n, one.select_ms, one.saved_ms, one.pays) for one in found] == [(4, 0.5, 1.5, True), (22, 6, 5, False)]
     assert visual_tokens("2x3,4x4+9#1") == 22
