@@ -98,3 +98,149 @@ def test_equal_units_that_merge_with_a_bias_count_as_they_did(grids, attention):
     kept, ours, wrong = gold.twins(INTERNVL, internvl(torch.float64, attention), grids)
     assert (ours - kept).abs().max() < 1e-5
     assert (wrong - kept).abs().max() > 1e-3
+
+
+def test_tiles_of_unequal_length_equal_the_masked_native_model(model):
+    """Three tiles that keep 20, 9 and 20 units, cut again to 6, 9 and 7: two lengths, then three."""
+    counts = {Site(IN_VIT, 1): (20, 9, 20), Site(IN_VIT, 4, "attention"): (6, 9, 7)}
+
+    def first(view):
+        mine = torch.tensor(counts[view.site])[view.image]
+        return Selection(torch.nonzero(view.unit * 7 % 36 < mine).flatten())
+
+    batch, pruner = INTERNVL.batch(model, THREE), Scripted(dict.fromkeys(counts, first))
+    engine = INTERNVL.engine(model, pruner)
+    inputs = engine.family.inputs(batch)
+    ours = engine.prefill(inputs, pruner.whole_plan(), logits_to_keep=0)
+    assert ours.realised.vit_tokens[2] == (81, 37, 81) and ours.realised.vit_tokens[-1] == (25, 37, 29)
+    left = torch.tensor((36,) * 3)
+    dead, unit = {}, torch.arange(36).repeat(3) * 7 % 36
+    for number in range(engine.family.vit_layers):
+        gone = unit >= left.repeat_interleave(36)
+        dead[engine.family.vision_attention(number)] = vit_keys(engine.family, inputs, gone)
+        for site, kept in counts.items():
+            left = torch.tensor(kept) if site.layer == number else left
+    gone = unit >= left.repeat_interleave(36)
+    absent = torch.zeros(inputs.prompt.length, dtype=torch.bool).index_put((inputs.prompt.visual_index,), gone)
+    dead |= {layer.self_attn: absent for layer in engine.family.decoder.layers}
+    with gold.masked(model, dead), torch.no_grad():
+        native = model(**batch).logits[:, ~absent]
+    assert (ours.logits - native).abs().max() < 1e-9
+
+
+def test_a_cut_behind_the_attention_spares_the_mlp_of_its_block(model):
+    ran = []
+    block = model.model.vision_tower.encoder.layer[2]
+    hooks = [
+        part.register_forward_hook(lambda module, args, out: ran.append(args[0].numel() // 32))
+        for part in (block.layernorm_before, block.mlp)
+    ]
+    pruner = gold.scripted(CASES["vit, behind an attention"])
+    engine = INTERNVL.engine(model, pruner)
+    engine.prefill(engine.family.inputs(INTERNVL.batch(model, ONE)), pruner.whole_plan())
+    for hook in hooks:
+        hook.remove()
+    assert ran == [1 + 4 * 36, 1 + 4 * 22]
+
+
+# Mutations: each breaks one thing; the gold test must notice.
+
+
+def test_mutation_positions_of_kept_units_not_gathered(model, monkeypatch):
+    original = InternVL._positions
+    monkeypatch.setattr(InternVL, "_positions", lambda self, grids: original(self, grids).roll(1, 0))
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["pixels"]) > 0.1
+
+
+def test_mutation_patches_of_a_unit_in_another_order(model, monkeypatch):
+    original = InternVL._shuffled
+    monkeypatch.setattr(InternVL, "_shuffled", lambda self, *grid: original(self, *grid)[:, [0, 2, 1, 3]])
+    assert gold.native_error(INTERNVL, ONE) > 0.1
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["pixels"]) > 0.1
+
+
+def test_mutation_units_counted_down_the_columns(model, monkeypatch):
+    original = InternVL._shuffled
+
+    def broken(self, rows, columns):
+        return original(self, rows, columns).view(rows, columns, -1).transpose(0, 1).flatten(0, 1)
+
+    monkeypatch.setattr(InternVL, "_shuffled", broken)
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["vit"]) > 0.1
+
+
+def test_mutation_cls_is_lost_at_the_first_cut_in_the_vit(model, monkeypatch):
+    original = VisionState.select
+
+    def broken(self, selection, kept):
+        state = original(self, selection, kept)
+        _, units, aggregates = state.split(state.hidden)
+        bare = replace(state, segments=tuple(replace(segment, prefix=0) for segment in state.segments))
+        return replace(bare, hidden=bare.join([units[:0, 0]] * len(kept), units, aggregates))
+
+    monkeypatch.setattr(VisionState, "select", broken)
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["vit"]) > 0.01
+
+
+@pytest.mark.parametrize("scale", ["lambda_1", "lambda_2"])
+def test_mutation_layer_scale_forgotten(scale):
+    one = internvl(torch.float64)
+    batch = INTERNVL.batch(one, ONE)
+    with torch.no_grad():
+        native = one(**batch).logits
+    for block in one.model.vision_tower.encoder.layer:
+        getattr(block, scale).data.fill_(1)
+    engine = INTERNVL.engine(one)
+    inputs = engine.family.inputs(batch)
+    ours = engine.prefill(inputs, engine.plan(gold.Budget("layer_average", 36), inputs.shape), logits_to_keep=0)
+    assert (ours.logits - native).abs().max() > 0.1
+
+
+def test_mutation_tiles_of_unequal_length_attend_to_each_other(model, monkeypatch):
+    def broken(packed, lengths):
+        return original(packed, lengths if len(set(lengths)) == 1 else (sum(lengths),))
+
+    original = family_module.batches
+    monkeypatch.setattr(family_module, "batches", broken)
+    monkeypatch.setattr(
+        family_module, "joined", lambda batched, lengths: torch.cat([one.flatten(0, 1) for one in batched])
+    )
+    assert gold.gold_error(INTERNVL, model, THREE, CASES["vit"], image=1) > 0.1
+
+
+def test_mutation_tiles_come_back_in_the_order_of_their_lengths(model, monkeypatch):
+    monkeypatch.setattr(
+        family_module, "joined", lambda batched, lengths: torch.cat([one.flatten(0, 1) for one in batched])
+    )
+    assert gold.gold_error(INTERNVL, model, THREE, CASES["vit"], image=1) > 0.1
+
+
+def test_mutation_bias_of_another_tile(monkeypatch):
+    original = VisionState.key_bias
+    monkeypatch.setattr(VisionState, "key_bias", lambda self: original(self)[::-1])
+    kept, ours, _ = gold.twins(INTERNVL, internvl(torch.float64), THREE)
+    assert (ours - kept).abs().max() > 1e-3
+
+
+def test_mutation_positions_compacted_at_the_interface(model, monkeypatch):
+    original = engine_module.shorten
+    monkeypatch.setattr(engine_module, "shorten", lambda prompt, rows, positions: original(prompt, rows, "renumber"))
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["interface"]) > 0.1
+
+
+def test_mutation_renumbering_forgotten_at_the_interface(model, monkeypatch):
+    original = engine_module.shorten
+    monkeypatch.setattr(engine_module, "shorten", lambda prompt, rows, positions: original(prompt, rows, "original"))
+    assert gold.renumbered_error(INTERNVL, model, ONE, FACE, (1, 4, 9, 22, 30)) > 0.1
+
+
+def test_mutation_llm_rope_not_gathered(model, monkeypatch):
+    original = llm_module.cut
+
+    def broken(sequence, hidden, selection, rotary, policy):
+        shorter, states = original(sequence, hidden, selection, rotary, policy)
+        length = states.shape[1]
+        return replace(shorter, cos=sequence.cos[:, :length], sin=sequence.sin[:, :length]), states
+
+    monkeypatch.setattr(llm_module, "cut", broken)
+    assert gold.gold_error(INTERNVL, model, ONE, CASES["llm"]) > 0.1
