@@ -115,7 +115,8 @@ class Realised:
     """What one forward pass really ran, counted from the tensors.
 
     vit_tokens: [block][image] tokens that attended there, extra and prefix tokens included; vit_mlp_tokens: those that
-    its MLP ran on, () where they are the same in all blocks. merged_units: rows of the projector (and of each
+    its MLP ran on, () where they are the same in all blocks. vit_attended: [block][sequence] tokens that attended to
+    one another, () where these were the images. merged_units: rows of the projector (and of each
     deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
     sites: (site label, n rows, k kept, width) of each decision; selection_flops: what they and their signals cost.
     kept: site label -> hex mask, as in Record.
@@ -129,6 +130,7 @@ class Realised:
     selection_flops: int = 0
     kept: Mapping[str, str] = field(default_factory=dict)
     vit_mlp_tokens: tuple[tuple[int, ...], ...] = ()
+    vit_attended: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

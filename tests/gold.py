@@ -43,6 +43,10 @@ class Gold:
         given = self.processed(grids, seed=seed)
         return {**given, "pixel_values": given["pixel_values"].to(model.dtype)}
 
+    def keys_of_block(self, number: int, family: Family, inputs: Inputs, gone: Tensor) -> Tensor | list[Tensor]:
+        """`vit_keys` of one block, for towers whose blocks differ."""
+        return self.vit_keys(family, inputs, gone)
+
     def engine(self, model: nn.Module, pruner=None) -> Engine:
         return Engine(self.family(model), pruner)
 
@@ -85,7 +89,7 @@ def dead_keys(
 
     lose(PIXELS)
     for number in range(family.vit_layers):
-        dead[family.vision_attention(number)] = gold.vit_keys(family, inputs, gone.clone())
+        dead[family.vision_attention(number)] = gold.keys_of_block(number, family, inputs, gone.clone())
         lose(Site(IN_VIT, number, "attention"))  # what no key sees, the block's MLP need not run on either
         lose(Site(IN_VIT, number))
     lose(FACE)
@@ -251,7 +255,7 @@ def twins(gold: Gold, model: nn.Module, grids, rows: int = 3) -> tuple[Tensor, T
     def blocks(state, numbers):
         for number in numbers:
             state = family.run_mlp(number, family.run_attention(number, state))
-        return state
+        return state.in_order()
 
     with torch.no_grad():
         both = blocks(family.embed(inputs, None).select(Selection(twice), [*counts[:-1], last + rows]), range(2))

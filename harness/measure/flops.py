@@ -71,11 +71,13 @@ def _patch_embedding(dims: ModelDims, realised: Realised, extra_vit_tokens: int)
 
 
 def _blocks(dims: ModelDims, realised: Realised) -> int:
-    """All ViT blocks; an image attends to itself alone."""
+    """All ViT blocks; an image attends to itself alone, or each of its windows does."""
     mlp = dims.vit_mlp_matrices * dims.vit_width * dims.vit_mlp_width
     macs = 0
     for tokens in realised.vit_tokens:
-        macs += sum(tokens) * 4 * dims.vit_width**2 + 2 * sum(p * p for p in tokens) * dims.vit_width
+        macs += sum(tokens) * 4 * dims.vit_width**2
+    for together in realised.vit_attended or realised.vit_tokens:
+        macs += 2 * sum(p * p for p in together) * dims.vit_width
     for tokens in realised.vit_mlp_tokens or realised.vit_tokens:
         macs += sum(tokens) * mlp
     return 2 * macs

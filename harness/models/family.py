@@ -101,6 +101,10 @@ class Family(ABC):
         Where `state.biased`, the keys carry `state.key_bias()`: `TAP.biasing(module, biases, kernel)` puts it there.
         """
 
+    def attention_lengths(self, number: int, state: VisionState) -> tuple[int, ...]:
+        """Tokens of each sequence that attends to itself in a ViT block, as they stand packed: images, or windows."""
+        return state.lengths
+
     @abstractmethod
     def run_mlp(self, number: int, state: VisionState) -> VisionState:
         """The state after the MLP of a ViT block and its residual sum; DeepStack taps are taken here."""
@@ -112,7 +116,7 @@ class Family(ABC):
     def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
         """A ViT signal over the rows of `state` from the captures of the attention that has just run over them.
 
-        Families whose blocks do not attend image by image (windows) override it.
+        Families whose blocks do not attend image by image (windows) override it; rows are given in the prompt's order.
         """
         return vit_signal(signal, state, captures)
 
@@ -155,7 +159,9 @@ def single_prompt(processed: Mapping[str, Any]) -> Tensor:
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names and float32 values: the same for every dtype that holds the same numbers."""
+    """sha256 over names and float32 values: the same for every dtype that holds the same numbers; "" without memory."""
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return ""
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode())

@@ -74,10 +74,12 @@ class Pass:
             for number in range(family.vit_layers):
                 self.trace.vit_tokens.append(state.lengths)
                 state = family.run_attention(number, state)
+                self.trace.vit_attended.append(family.attention_lengths(number, state))
                 state = self._between(Site(IN_VIT, number, "attention"), state)
                 self.trace.vit_mlp_tokens.append(state.lengths)
                 state = family.run_mlp(number, state)
                 state = self._between(Site(IN_VIT, number), state)
+            state = state.in_order()
             return self._packed(state) if state.packs > 1 else state
 
     def _between(self, site: Site, state: VisionState) -> VisionState:
@@ -166,6 +168,7 @@ class Pass:
         captures.clear()
 
     def _in_vit(self, site: Site, state: VisionState) -> VisionState:
+        state = state.in_order()
         hidden, image, unit, kind, size = state.rows()
         view = self._view(site, hidden, image, unit, kind, size, self._vit_signals)
         images = view.images

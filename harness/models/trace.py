@@ -21,6 +21,7 @@ class Trace:
     text_tokens: int
     vit_tokens: list[tuple[int, ...]] = field(default_factory=list)
     vit_mlp_tokens: list[tuple[int, ...]] = field(default_factory=list)
+    vit_attended: list[tuple[int, ...]] = field(default_factory=list)
     merged_units: int = 0
     sites: list[tuple[str, int, int, int]] = field(default_factory=list)
     selection_flops: int = 0
@@ -42,6 +43,7 @@ class Trace:
             selection_flops=self.selection_flops,
             kept={label: self._mask(label, *rows) for label, rows in self.kept.items()},
             vit_mlp_tokens=() if self.vit_mlp_tokens == self.vit_tokens else tuple(self.vit_mlp_tokens),
+            vit_attended=() if self.vit_attended == self.vit_tokens else tuple(self.vit_attended),
         )
 
     def _mask(self, label: str, image: Tensor, unit: Tensor) -> str:

@@ -71,6 +71,10 @@ class VisionState:
     def lengths(self) -> tuple[int, ...]:
         return tuple(segment.tokens(self.patches) for segment in self.segments)
 
+    def in_order(self) -> VisionState:
+        """The same state with its rows in the order of the prompt, as views, selections and projectors need them."""
+        return self
+
     def split(self, packed: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
         """A packed tensor (N, ...) as fronts (extra and prefix tokens, one tensor an image), rows (n, g, ...) and
         aggregates (one or None)."""

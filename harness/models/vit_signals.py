@@ -1,4 +1,4 @@
-"""Signals of ViT blocks, read from captured queries and keys; every family whose blocks attend image by image."""
+"""Signals of ViT blocks, read from captured queries and keys, of images or of windows that attend to themselves."""
 
 from __future__ import annotations
 
@@ -41,6 +41,30 @@ def vit_signal(signal: Signal, state: VisionState, captures: list[Capture]) -> T
         tokens.append((values if signal.per_head else values.mean(0)).movedim(-1, 0))  # (tokens, ...)
     values = _as_rows(torch.cat(tokens), state).movedim((0, 1), (-2, -1))  # ([h,] q, n + a, g)
     return values.squeeze(-3) if values.shape[-3] == 1 and signal.queries != "visual" else values
+
+
+def window_signal(signal: Signal, state: VisionState, captures: list[Capture], windows: tuple[int, ...]) -> Tensor:
+    """The same for a block whose tokens attend within sequences of `windows` tokens, rows in the order of `state`.
+
+    Queries, keys, and rows of "received" queries: a patch gets nothing from other windows, an aggregate nothing at all.
+    Raises MissingSignal for the others.
+    """
+    per_window = image_by_image(captures, windows)
+    if signal.kind in ("queries", "keys"):
+        return _as_rows(_states(signal, state, per_window), state)
+    if signal.kind != "rows" or signal.queries != "received":
+        raise MissingSignal(
+            f"block {signal.layer} of this ViT attends within windows, where queries, keys and rows of received "
+            f"queries are known, not {signal}; ask for a block of full attention"
+        )
+    sums = []
+    for capture, tokens in zip(per_window, windows, strict=True):
+        row = mean_row(capture, torch.arange(tokens, device=state.hidden.device)) * tokens  # (h, 1, tokens)
+        sums.append((row if signal.per_head else row.mean(0)).movedim(-1, 0))
+    values = _as_rows(torch.cat(sums), state).movedim((0, 1), (-2, -1)).squeeze(-3)  # ([h,] n + a, g)
+    asking = torch.tensor([segment.units * state.patches for segment in state.segments], device=values.device)
+    share = torch.nn.functional.pad(1 / asking[state.image], (0, values.shape[-2] - state.image.shape[0]))  # (n + a,)
+    return values * share[:, None]
 
 
 def packed_signal(signal: Signal, values: Tensor, g: int) -> Tensor:

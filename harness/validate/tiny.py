@@ -13,6 +13,8 @@ from transformers import (
     InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
@@ -81,6 +83,25 @@ def internvl(
     return _filled(InternVLForConditionalGeneration, config, dtype, attention)
 
 
+def qwen2_5_vl(
+    dtype: torch.dtype = torch.float32, attention: str = "sdpa", vit_layers: int = 8, llm_layers: int = 6
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A Qwen2.5-VL of 16-wide heads: windows of 2 x 2 units, every other ViT block attends to whole images."""
+    decoder = _decoder(llm_layers)
+    decoder |= {"hidden_size": 64, "rope_parameters": {**decoder["rope_parameters"], "mrope_section": [4, 2, 2]}}
+    del decoder["head_dim"]  # always hidden_size / num_attention_heads
+    config = Qwen2_5_VLConfig(
+        text_config=decoder,
+        vision_config={
+            "depth": vit_layers, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64, "window_size": 16,
+            "fullatt_block_indexes": list(range(1, vit_layers, 2)),
+        },
+        image_token_id=IMAGE, vision_start_token_id=START, vision_end_token_id=END, video_token_id=59,
+    )  # fmt: skip
+    return _filled(Qwen2_5_VLForConditionalGeneration, config, dtype, attention)
+
+
 def llava(
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", vit_layers: int = 8, llm_layers: int = 6
 ) -> LlavaForConditionalGeneration:
@@ -113,7 +134,7 @@ def _filled(kind: type[nn.Module], config: Any, dtype: torch.dtype, attention: s
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name) + parameter.numel()))
         scale = 0.3 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        norm = ("norm" in name or "layrnorm" in name) and name.endswith("weight")
+        norm = ("norm" in name or "layrnorm" in name or "ln_q" in name) and name.endswith("weight")
         parameter.data = noise * scale + (1.0 if norm else 0.0)
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = 0
@@ -174,5 +195,6 @@ TINY: dict[str, TinyFamily] = {
     "internvl": TinyFamily(
         internvl, internvl_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2, native_tolerance=5e-5
     ),
+    "qwen2_5_vl": TinyFamily(qwen2_5_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
     "llava": TinyFamily(llava, llava_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2),
 }
