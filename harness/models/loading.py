@@ -27,12 +27,13 @@ from harness.models.family import Family, Inputs
 from harness.models.internvl import InternVL
 from harness.models.llava import Llava
 from harness.models.processing import load_processor
+from harness.models.qwen2_5_vl import Qwen25VL
 from harness.models.qwen3_vl import Qwen3VL
 from harness.reference.paths import MODEL_A
 from methods.base import Pruner
 
 EMBEDDED = {"reference-a": MODEL_A}
-FAMILIES: dict[str, type[Family]] = {family.model_type: family for family in (Qwen3VL, InternVL, Llava)}
+FAMILIES: dict[str, type[Family]] = {family.model_type: family for family in (Qwen3VL, Qwen25VL, InternVL, Llava)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
