@@ -70,7 +70,8 @@ def test_a_session_stores_what_its_limits_are_told_from(subject):
     assert llm == sorted(llm, reverse=True) and len(set(llm)) == 3
     assert value["base", "work_flops/select/3x4+10"] == value["late", "work_flops/select/3x4+10"] == 0
     found = roofline(resources, summarise([row for row in rows if isinstance(row, LatencyRow)]))
-    assert found is not None and 0 < found.roofline_lr < found.late_ceiling_lr < 1
+    assert found is not None
+    assert 0 <= found.roofline_lr <= found.late_ceiling_lr < 1  # 0 where the weights' way from memory sets the pace
 
 
 def test_a_session_stops_when_told_to(subject):
