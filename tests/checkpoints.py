@@ -1,0 +1,100 @@
+"""Tiny checkpoints on disk in the hub's format: random weights, real processors, a real tokenizer and chat template.
+
+Every family's tests load them through `open_model`, `harness run` and `harness.prune`, as a user would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+
+WORDS = (
+    "USER: what is the number in this picture? describe the image. ASSISTANT: red blue green a cat and a dog",
+    "is there a person on the left? answer with one word: yes or no. which colour has the car? 0 1 2 3 4 5 6 7 8 9",
+)
+VICUNA = (  # LLaVA-1.5's template: image placeholders in front of the text, roles in capital letters
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} {% endif %}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def tokenizer(special: Sequence[str] = ("<image>",), vocabulary: int = 400) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of a few hundred tokens, `special` ones among them; ids from 0."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=["<pad>", "<s>", "</s>", *special], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    bpe.train_from_iterator(WORDS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        additional_special_tokens=list(special), padding_side="left",
+    )  # fmt: skip
+
+
+def saved(folder: Path, model: nn.Module, processor: Any) -> Path:
+    """A folder with configuration, weights, processor, tokenizer and template."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    return folder
+
+
+def filled(kind: type[nn.Module], config: Any, ids: PreTrainedTokenizerFast) -> nn.Module:
+    """A model of this configuration whose every weight is random and seeded, answering at most eight tokens."""
+    torch.manual_seed(0)
+    model = kind(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        scale = 0.3 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
+        norm = ("norm" in name or "layrnorm" in name or "ln_q" in name) and name.endswith("weight")
+        parameter.data = noise * scale + (1.0 if norm else 0.0)
+    model.generation_config.eos_token_id = ids.eos_token_id
+    model.generation_config.pad_token_id = ids.pad_token_id
+    return model
+
+
+def llava(folder: Path) -> Path:
+    """A LLaVA-1.5: 6 x 6 patches of 8 pixels, feature layer -2 of nine, six layers of Llama."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    ids = tokenizer()
+    config = LlavaConfig(
+        vision_config=clip_tower(48, 8),
+        text_config={"model_type": "llama", **decoder(len(ids))},
+        image_token_index=ids.convert_tokens_to_ids("<image>"), image_seq_length=36,
+    )  # fmt: skip
+    size = {"height": 48, "width": 48}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=size), tokenizer=ids, patch_size=8,
+        vision_feature_select_strategy="default", image_token="<image>", num_additional_image_tokens=1,
+        chat_template=VICUNA,
+    )  # fmt: skip
+    return saved(folder, filled(LlavaForConditionalGeneration, config, ids), processor)
+
+
+def clip_tower(image_px: int, patch_px: int) -> dict[str, Any]:
+    return {
+        "model_type": "clip_vision_model", "num_hidden_layers": 9, "hidden_size": 32, "intermediate_size": 48,
+        "num_attention_heads": 2, "image_size": image_px, "patch_size": patch_px, "projection_dim": 32,
+    }  # fmt: skip
+
+
+def decoder(vocabulary: int) -> dict[str, Any]:
+    """Sizes of a language model of six layers."""
+    return {
+        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }  # fmt: skip

@@ -1,0 +1,84 @@
+"""Models on disk, opened by their folder: processors, questions, commands and `prune` blocks on every family."""
+
+import json
+
+import checkpoints
+import pytest
+import torch
+from PIL import Image
+
+import harness
+from harness.cli import main
+from harness.models.loading import open_model
+from harness.reference.architecture_b import new_model_b
+from harness.reference.export import export
+from methods.base import Budget
+
+QUESTION = "which colour has the car?"
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    noise = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(noise.to(torch.uint8).numpy())
+
+
+def reference_b(folder):
+    export(new_model_b(seed=0).state_dict(), folder, "b")
+    return folder
+
+
+MAKERS = {"llava": checkpoints.llava, "reference-b": reference_b}
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def folder(request, tmp_path_factory):
+    return MAKERS[request.param](tmp_path_factory.mktemp(request.param) / "model")
+
+
+@pytest.fixture(scope="module")
+def opened(folder):
+    return open_model(folder)
+
+
+@pytest.mark.parametrize("sizes", [[(64, 48)], [(30, 90), (64, 64)]])
+def test_keeping_everything_is_the_native_model(opened, sizes):
+    processed = opened.processed([picture(*size) for size in sizes], QUESTION)
+    engine, inputs = opened.engine(None), opened.family.inputs(processed)
+    ours = engine.prefill(inputs, engine.plan(Budget("layer_average", 1), inputs.shape), logits_to_keep=0)
+    with torch.no_grad():
+        native = opened.model(**processed).logits
+    assert torch.equal(ours.logits, native) and native.std() > 0.01
+
+
+def test_the_question_is_the_users_text_alone(opened):
+    inputs = opened.prepare([picture(64, 48)], QUESTION)
+    assert opened.decode(inputs.question_ids) == QUESTION
+    answered, answer = opened.prepare_answered([picture(64, 48)], QUESTION, "red")
+    assert opened.decode(answered.question_ids) == QUESTION and "red" in opened.decode(answer)
+
+
+def test_a_run_from_the_command_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv",
+        ["harness", "run", "--method", "fastv", "--model", str(folder), "--limit", "4", "--no-timing",
+         "--store", str(tmp_path / "store.duckdb"), "--json"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code in (0, None)
+    run = json.loads(capsys.readouterr().out)["run"]
+    assert run["samples"] == 4 and run["status"] == "ok", run
+
+
+@pytest.mark.parametrize("method", ["divprune", "fastv", "visionzip", "quietprune:init", "vprune"])
+def test_a_prune_block_answers_and_leaves_the_model_alone(opened, method):
+    processed = opened.processed([picture(64, 48)], QUESTION)
+    asked = {"max_new_tokens": 4, "do_sample": False}
+    before = opened.model.generate(**processed, **asked)
+    with harness.prune(opened.model, method, budget=0.5, processor=opened.processor) as pruning:
+        pruned = opened.model.generate(**processed, **asked)
+    n = opened.family.inputs(processed).shape.n
+    entering = pruning.realised.entering
+    assert abs(sum(entering) / len(entering) - n / 2) <= 1
+    assert torch.equal(pruned[:, : processed["input_ids"].shape[1]], processed["input_ids"])
+    assert torch.equal(opened.model.generate(**processed, **asked), before)
