@@ -18,6 +18,8 @@ class ModelDims:
     every unit (the main one and one for each DeepStack tap).
     llm_query_width: heads x head size; llm_key_width: kv heads x head size, the width of the values too;
     llm_head_width: the head size.
+    vit_window: units on each side of the windows that most ViT blocks attend within, 0 where images attend as a whole;
+    vit_full_blocks: the blocks that attend to whole images all the same.
     """
 
     vit_layers: int
@@ -38,6 +40,8 @@ class ModelDims:
     llm_mlp_width: int
     llm_mlp_matrices: int
     vocabulary: int
+    vit_window: int = 0
+    vit_full_blocks: tuple[int, ...] = ()
 
 
 def dims_of(config: Any) -> ModelDims:
@@ -71,6 +75,35 @@ def _qwen3_vl(config: Any) -> ModelDims:
         llm_mlp_width=llm.intermediate_size,
         llm_mlp_matrices=3,
         vocabulary=llm.vocab_size,
+    )
+
+
+def _qwen2_5_vl(config: Any) -> ModelDims:
+    vit, llm = config.vision_config, config.text_config
+    unit_patches = vit.spatial_merge_size**2
+    merged_width = vit.hidden_size * unit_patches
+    head = llm.hidden_size // llm.num_attention_heads
+    return ModelDims(
+        vit_layers=vit.depth,
+        vit_width=vit.hidden_size,
+        vit_mlp_width=vit.intermediate_size,
+        vit_mlp_matrices=3,
+        vit_prefix_tokens=0,
+        patch_values=vit.in_channels * vit.temporal_patch_size * vit.patch_size**2,
+        unit_patches=unit_patches,
+        unit_pixel_values=vit.in_channels * (vit.patch_size * vit.spatial_merge_size) ** 2,
+        projector_linears=((merged_width, merged_width), (merged_width, vit.out_hidden_size)),
+        projectors=1,
+        llm_layers=llm.num_hidden_layers,
+        llm_width=llm.hidden_size,
+        llm_query_width=llm.hidden_size,
+        llm_key_width=llm.num_key_value_heads * head,
+        llm_head_width=head,
+        llm_mlp_width=llm.intermediate_size,
+        llm_mlp_matrices=3,
+        vocabulary=llm.vocab_size,
+        vit_window=vit.window_size // vit.spatial_merge_size // vit.patch_size,
+        vit_full_blocks=tuple(vit.fullatt_block_indexes),
     )
 
 
@@ -130,6 +163,7 @@ def _llava(config: Any) -> ModelDims:
 
 _FAMILIES: dict[str, Callable[[Any], ModelDims]] = {
     "qwen3_vl": _qwen3_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
     "internvl": _internvl,
     "llava": _llava,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.measure.dims import ModelDims
 from harness.measure.signals import aggregate_flops, llm_signal_flops, vit_signal_flops
+from harness.measure.windows import attended, is_windowed, window_tokens
 from harness.records import PromptText, Realised
 from methods.base import (
     HOOKS,
@@ -27,11 +28,14 @@ Rows = tuple[tuple[int, int], ...]  # units and aggregates of each image
 
 def unpruned_realised(dims: ModelDims, shape: Shape, text_tokens: int) -> Realised:
     """What runs without a method."""
+    rows = _units(shape.images)
+    vit_tokens = (_vit_tokens(dims, rows, extra=0),) * shape.vit_layers
     return Realised(
-        vit_tokens=(_vit_tokens(dims, _units(shape.images), extra=0),) * shape.vit_layers,
+        vit_tokens=vit_tokens,
         merged_units=shape.n,
         entering=(shape.n,) * shape.llm_layers,
         text_tokens=text_tokens,
+        vit_attended=_attended(dims, shape, [rows] * shape.vit_layers, vit_tokens, extra=0),
     )
 
 
@@ -43,7 +47,8 @@ def planned_realised(
     pruner: Pruner | None = None,
     model: ModelInfo | None = None,
 ) -> Realised:
-    """What will run under `plan`; masks (`kept`) stay empty, since which tokens survive depends on the picture.
+    """What will run under `plan`; masks (`kept`) stay empty, since which tokens survive depends on the picture. So does
+    how full windows are behind a cut in the ViT: `vit_attended` is an estimate there.
 
     pruner: the method that made the plan, None for one that costs nothing and gathers nothing. model: what the method
     was prepared for; needed where it puts extra tokens into the ViT. Raises ValueError for a plan in native mode,
@@ -83,8 +88,10 @@ def planned_realised(
     blocks = halves[::2]
     vit_tokens, mlp_tokens = (tuple(_vit_tokens(dims, rows, extra) for rows in halves[start::2]) for start in (0, 1))
     for need in (need for need in needs if need.tower == "vit"):
-        images = zip(blocks[need.layer], vit_tokens[need.layer], strict=True)
-        flops += sum(vit_signal_flops(dims, need, units, tokens, extra) for (units, _), tokens in images)
+        windowed = is_windowed(dims, need.layer)
+        for grid, (units, more), tokens in zip(shape.grids, blocks[need.layer], vit_tokens[need.layer], strict=True):
+            windows = window_tokens(dims, grid, units, more, extra) if windowed else ()
+            flops += vit_signal_flops(dims, need, units, tokens, extra, windows)
     if extra:
         assert model is not None, "extra ViT tokens cost what the model's sizes say"
         flops += len(shape.grids) * pruner.extra_vit_flops(text.question, model)
@@ -96,6 +103,7 @@ def planned_realised(
         sites=tuple(sites),
         selection_flops=flops,
         vit_mlp_tokens=() if mlp_tokens == vit_tokens else mlp_tokens,
+        vit_attended=_attended(dims, shape, blocks, vit_tokens, extra),
     )
 
 
@@ -117,6 +125,15 @@ def _units(counts: tuple[int, ...]) -> Rows:
 def _vit_tokens(dims: ModelDims, rows: Rows, extra: int) -> tuple[int, ...]:
     others = dims.vit_prefix_tokens + extra
     return tuple(units * dims.unit_patches + aggregates + others for units, aggregates in rows)
+
+
+def _attended(
+    dims: ModelDims, shape: Shape, blocks: list[Rows], vit_tokens: tuple[tuple[int, ...], ...], extra: int
+) -> tuple[tuple[int, ...], ...]:
+    """`Realised.vit_attended`."""
+    images = enumerate(zip(blocks, vit_tokens, strict=True))
+    together = tuple(attended(dims, shape, number, rows, tokens, extra) for number, (rows, tokens) in images)
+    return () if together == vit_tokens else together
 
 
 def _every_half(by_half: dict[int, Rows], halves: int) -> list[Rows]:

@@ -16,18 +16,22 @@ _PRODUCTS = ("rows", "logits")  # the kinds that multiply queries with keys
 _STATELESS = ("affinity", "gravity")  # the kinds that look at no layer's queries and keys
 
 
-def vit_signal_flops(dims: ModelDims, signal: Signal, units: int, tokens: int, extra: int) -> int:
+def vit_signal_flops(
+    dims: ModelDims, signal: Signal, units: int, tokens: int, extra: int, windows: tuple[int, ...] = ()
+) -> int:
     """One signal on one image of `units` alive, `tokens` with its extra and aggregate ones, `extra` of them extra.
 
-    Raises ValueError for queries that no family gives yet.
+    windows: tokens of each window, in a block that attends within them: received rows only. Raises ValueError for queries that no family gives yet.
     """
     if signal.kind not in _PRODUCTS:
         return 0
+    if windows and signal.queries == "received":
+        return 2 * sum(length**2 for length in windows) * dims.vit_width
     patches = units * dims.unit_patches
     queries = {"extra": extra, "visual": patches, "received": patches}
     if dims.vit_prefix_tokens:
         queries["cls"] = 1
-    if signal.queries not in queries:
+    if signal.queries not in queries or windows:
         raise ValueError(f"FLOPs of {signal} in the ViT are not known; known queries: {', '.join(queries)}")
     return 2 * queries[signal.queries] * tokens * dims.vit_width
 

