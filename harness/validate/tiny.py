@@ -88,7 +88,8 @@ def qwen2_5_vl(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A Qwen2.5-VL of 16-wide heads: windows of 2 x 2 units, every other ViT block attends to whole images."""
     decoder = _decoder(llm_layers)
-    decoder |= {"hidden_size": 64, "rope_parameters": {**decoder["rope_parameters"], "mrope_section": [4, 2, 2]}}
+    decoder |= {"hidden_size": 64, "bos_token_id": None, "eos_token_id": EOS}
+    decoder["rope_parameters"] |= {"mrope_section": [4, 2, 2]}
     del decoder["head_dim"]  # always hidden_size / num_attention_heads
     config = Qwen2_5_VLConfig(
         text_config=decoder,
