@@ -21,7 +21,8 @@ def vit_signal_flops(
 ) -> int:
     """One signal on one image of `units` alive, `tokens` with its extra and aggregate ones, `extra` of them extra.
 
-    windows: tokens of each window, in a block that attends within them: received rows only. Raises ValueError for queries that no family gives yet.
+    windows: tokens of each window, in a block that attends within them: received rows only.
+    Raises ValueError for queries that no family gives yet.
     """
     if signal.kind not in _PRODUCTS:
         return 0
