@@ -129,9 +129,19 @@ def _lines(runs: Sequence[Row], samples: pd.DataFrame) -> list[Line]:
     scores = samples.pivot(index="sample_id", columns="run_id", values="score")
     clusters = samples.drop_duplicates("sample_id").set_index("sample_id").loc[scores.index, "cluster"].to_numpy()
     by_category = samples.groupby(["run_id", "category"])["score"].mean()
-    lines = [Line(run, by_category[run["run_id"]].to_dict()) for run in runs]
-    lines = _beside_random(lines, scores, clusters)
-    return _ranked(lines, scores, clusters)
+    return assessed(runs, scores, clusters, {run["run_id"]: by_category[run["run_id"]].to_dict() for run in runs})
+
+
+def assessed(
+    runs: Sequence[Row], scores: pd.DataFrame, clusters: np.ndarray, by_category: Mapping[str, Mapping[str, float]]
+) -> list[Line]:
+    """Finished runs of one group, judged beside random choice and ranked; in the order in which they are shown.
+
+    scores: (samples, runs), a column a run id; clusters: (samples,) labels. Runs without a column are left out.
+    """
+    kept = sorted((run for run in runs if run["run_id"] in scores), key=_order)
+    lines = [Line(run, by_category[run["run_id"]]) for run in kept]
+    return _ranked(_beside_random(lines, scores, clusters), scores, clusters)
 
 
 def _beside_random(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray) -> list[Line]:
