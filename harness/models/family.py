@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.models.attention import Capture
 from harness.models.llm import Decoder
-from harness.models.prompt import Prompt
+from harness.models.prompt import Prompt, VisualRows
 from harness.models.vision import VisionState
 from harness.models.vit_signals import vit_signal
 from harness.records import PromptText
@@ -44,13 +44,22 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Visual tokens of which some come from no ViT token. source (n,): the row of `VisionState.rows()`, -1 = none."""
+
+    rows: VisualRows
+    source: Tensor
+
+
+@dataclass(frozen=True)
 class Features:
     """What the interface hands to the LLM, rows in prompt order. tokens (n, d); deepstack: one (n, d) a level;
-    pre_projector (n, g, d_vit): what went into the projector."""
+    pre_projector (n, g, d_vit): what went into the projector. slots: where rows are not those of the ViT, one by one."""
 
     tokens: Tensor
     deepstack: tuple[Tensor, ...]
     pre_projector: Tensor
+    slots: Slots | None = None
 
 
 class Family(ABC):

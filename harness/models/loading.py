@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from harness.errors import CorruptCheckpoint, DeviceUnavailable, ModelUnavailable, UnknownModel, UsageError, nearest
+from harness.models import catalogue
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.models.family import Family, Inputs
@@ -149,23 +150,18 @@ def open_model(
     image_backend: str = "pil",
 ) -> OpenModel:
     """The model behind a name. Raises UnknownModel, ModelUnavailable, CorruptCheckpoint, DeviceUnavailable."""
-    source = resolve(name)
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceUnavailable(
-            f"no device {device!r} here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
-    if dtype not in DTYPES:
-        raise UsageError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    kind = model_type(source)
+    source, revision = parted(resolve(name))
+    target = device_and_dtype(device, dtype)
+    kind = model_type(source, revision)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True, trust_remote_code=False
-        )
-        processor = load_processor(source, backend=image_backend)
+            source, revision=revision, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+        processor = load_processor(source, backend=image_backend, revision=revision)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and not Path(source).is_dir():
+            raise _unavailable(source, revision) from error
         raise CorruptCheckpoint(
             f"cannot load {name}: {str(error).splitlines()[0]}; is the folder complete (config, weights, tokenizer)?"
         ) from error
@@ -178,32 +174,64 @@ def open_model(
     )  # fmt: skip
 
 
+def device_and_dtype(device: str, dtype: str) -> torch.device:
+    """The device, once it has held a tensor. Raises DeviceUnavailable, and UsageError for an unknown dtype."""
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceUnavailable(
+            f"no device {device!r} here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    return target
+
+
 def resolve(name: str | Path) -> str:
-    """Folder or hub id behind a name. Raises UnknownModel with the nearest names."""
+    """Folder or hub id behind a name, "@revision" left on. Raises UnknownModel with the nearest names."""
     text = str(name)
     if text in EMBEDDED:
         return str(EMBEDDED[text])
+    short, at, revision = text.partition("@")
+    published = catalogue.find(short)
+    if published is not None:
+        return published.hub_id + at + revision
     if Path(text).is_dir() or (text.count("/") == 1 and not text.startswith((".", "/", "~"))):
         return text
+    known = [*EMBEDDED, *catalogue.names()]
     raise UnknownModel(
-        f"no model {text!r}; nearest: {nearest(text, EMBEDDED)}. A local folder or a hub id (owner/name) works too"
+        f"no model {text!r}; nearest: {nearest(text, known)}. A local folder or a hub id (owner/name) works too"
     )
 
 
-def model_type(source: str) -> str:
+def parted(source: str) -> tuple[str, str]:
+    """(folder or hub id, revision) of what `resolve` gave; "main" where none was named."""
+    if Path(source).is_dir():
+        return source, "main"
+    hub_id, _, revision = source.partition("@")
+    return hub_id, revision or "main"
+
+
+def model_type(source: str, revision: str = "main") -> str:
     """The family of a model, read from its config alone. Raises ModelUnavailable, CorruptCheckpoint, UsageError."""
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         if Path(source).is_dir():
             raise CorruptCheckpoint(f"{source} has no readable config.json: {str(error).splitlines()[0]}") from error
-        raise ModelUnavailable(
-            f"{source} is not in the local cache and the hub did not give it; fetch it where there is a network with "
-            f"`hf download {source}` (log in first with `hf auth login` if it is gated)"
-        ) from error
+        raise _unavailable(source, revision) from error
     if config.model_type not in FAMILIES:
         raise UsageError(f"{source} is a {config.model_type}; families so far: {', '.join(sorted(FAMILIES))}")
     return config.model_type
+
+
+def _unavailable(source: str, revision: str) -> ModelUnavailable:
+    words = source if revision == "main" else f"{source} --revision {revision}"
+    return ModelUnavailable(
+        f"{source} is not in the local cache and the hub did not give it; fetch it where there is a network with "
+        f"`hf download {words}` (log in first with `hf auth login` if it is gated)"
+    )
 
 
 def _revision(source: str, model: nn.Module) -> str:

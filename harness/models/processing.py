@@ -25,18 +25,18 @@ def image_only(processor_class: type) -> type:
 PROCESSORS = {"qwen3_vl": Qwen3VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "internvl": InternVLProcessor}
 
 
-def load_processor(folder: str | Path, backend: str = "pil"):
+def load_processor(folder: str | Path, backend: str = "pil", revision: str = "main"):
     """The processor saved in `folder` (or named on the hub), without its video half, images handled by `backend`.
 
     Raises ValueError where the model type has no processor here.
     """
     from transformers import AutoProcessor
 
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = AutoConfig.from_pretrained(folder, revision=revision).model_type
     if kind in ("llava", "llava_next"):
-        return AutoProcessor.from_pretrained(folder, backend=backend)
+        return AutoProcessor.from_pretrained(folder, backend=backend, revision=revision)
     if kind not in PROCESSORS:
         raise ValueError(
             f"no processor known for model type {kind!r}; known: {', '.join(sorted(PROCESSORS))}, llava, llava_next"
         )
-    return image_only(PROCESSORS[kind]).from_pretrained(folder, backend=backend)
+    return image_only(PROCESSORS[kind]).from_pretrained(folder, backend=backend, revision=revision)
