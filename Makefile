@@ -15,7 +15,7 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
-proofs: $(VENV)/installed-test
+proofs: $(VENV)/installed-proofs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof
 
 lint: $(VENV)/installed-test
@@ -45,6 +45,10 @@ $(VENV)/installed: $(VENV)/bin/python constraints.txt pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-proofs: $(VENV)/installed-test
+	$(PIP) --editable ".[ray]"
 	touch $@
 
 $(VENV)/installed-reference: $(VENV)/installed

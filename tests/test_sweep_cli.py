@@ -62,7 +62,7 @@ def test_a_grid_file_is_overridden_by_flags(harness: Command, tmp_path: Path):
         ),
         (("--methods", "grid", "--budgets", "50%", "--benchmarks", "x"), "no benchmark 'x'; nearest: "),
         (("--methods", "grid", "--budgets", "50%", "--attention", "fast"), "unknown attention 'fast'; use one of sdpa"),
-        (("--methods", "grid", "--budgets", "50%", "--engine", "rya"), "unknown engine 'rya'; use one of local"),
+        (("--methods", "grid", "--budgets", "50%", "--engine", "rya"), "unknown engine 'rya'; use one of local, ray"),
         (("absent.toml",), "cannot read the grid absent.toml"),
     ],
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.store import Store
     from harness.sweep.crew import Crew
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 def sweep(
@@ -43,7 +43,8 @@ def sweep(
     no_timing: options.NoTiming = False,
     redo_stale: Annotated[bool, typer.Option("--redo-stale", help="Redo what only older code has answered.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is left and how long it may take.")] = False,
-    engine: Annotated[str, typer.Option(help="Who does the work: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Who does the work: local or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster. Default: Ray on this machine alone.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer at the same time.")] = 1,
     store: options.Store = None,
     json: options.Json = False,
@@ -51,6 +52,8 @@ def sweep(
     """Run every method at every budget, with controls. What is done is not done again; what was cut off goes on."""
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; use one of {', '.join(ENGINES)}")
+    if address is not None and engine != "ray":
+        raise UsageError("--address is for --engine ray")
     flags = {
         "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
         "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir),
@@ -78,7 +81,7 @@ def sweep(
         entries = entries_of(words, where, timing)
     opened = open_store(store)
     with graceful_stop(lambda: tell("stopping after the running samples; Ctrl-C again stops at once")) as stop:
-        crew = _crew(opened, stop, workers, where)
+        crew = _ray(opened, workers, where, address) if engine == "ray" else _local(opened, stop, workers, where)
         try:
             with watching(len(entries), workers) as observer:
                 report = conduct(entries, opened, crew, observer, stop, redo_stale=redo_stale, dry=dry_run)
@@ -100,7 +103,17 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _crew(store: Store, stop: Stop, workers: int, device: str) -> Crew:
+def _ray(store: Store, workers: int, device: str, address: str | None) -> Crew:
+    from harness.cli.quiet import quiet_transformers
+    from harness.sweep.crew import Start
+    from harness.sweep.ray_crew import RayCrew
+
+    share = 1.0 if address is not None else min(1.0, max(1, len(_gpus())) / workers)
+    start = Start(store.path.resolve(), setup=quiet_transformers)
+    return RayCrew(workers, start, address, share if device.startswith("cuda") else 0.0)
+
+
+def _local(store: Store, stop: Stop, workers: int, device: str) -> Crew:
     from harness.cli.quiet import quiet_transformers
     from harness.sweep.crew import Alone, Processes, Start
 
