@@ -31,12 +31,14 @@ class Gold:
     build(dtype, attention): a tiny model. processed(grids, seed=...): a prompt as its processor gives it.
     vit_keys(family, inputs, gone): what each attention call of a native ViT block must not see, where `gone` (n,) bool
     says which units have been dropped: (tokens,), (images, tokens) for one batch, or a list with one mask a call.
+    not_in_vit(inputs): (n,) True for visual tokens that are no ViT tokens; a cut in front of the interface ends them.
     """
 
     family: type[Family]
     build: Callable[..., nn.Module]
     processed: Callable[..., dict[str, Tensor]]
     vit_keys: Callable[[Family, Inputs, Tensor], Tensor | list[Tensor]]
+    not_in_vit: Callable[[Inputs], Tensor] = lambda inputs: torch.zeros(inputs.shape.n, dtype=torch.bool)
 
     def batch(self, model: nn.Module, grids, seed: int = 1) -> dict[str, Tensor]:
         """A prompt in the model's precision."""
@@ -92,6 +94,8 @@ def dead_keys(
         dead[family.vision_attention(number)] = gold.keys_of_block(number, family, inputs, gone.clone())
         lose(Site(IN_VIT, number, "attention"))  # what no key sees, the block's MLP need not run on either
         lose(Site(IN_VIT, number))
+    if any(site.hook in (PRE_TOKENIZATION, IN_VIT) for site in case):
+        gone |= gold.not_in_vit(inputs)
     lose(FACE)
     absent = torch.zeros(inputs.prompt.length, dtype=torch.bool)
     for number, layer in enumerate(family.decoder.layers):
@@ -168,18 +172,18 @@ class Cut:
 
 @torch.no_grad()
 def plain_llm(family: Family, embeds: Tensor, positions: Tensor, cuts: Mapping[int, Cut]) -> Tensor:
-    """Logits (T', V) of a decoder with 1-d positions, layer by layer, no cache. embeds (T, d), positions (T,)."""
+    """Logits (T', V) of a decoder, layer by layer, no cache. embeds (T, d), positions (R, T)."""
     decoder, hidden, log_size = family.decoder, embeds[None], embeds.new_zeros(embeds.shape[0])
     for number, layer in enumerate(decoder.layers):
         if number in cuts:
             cut = cuts[number]
             hidden = (cut.matrix.to(hidden) @ hidden[0])[None]
             length = hidden.shape[1]
-            positions = torch.arange(length) if cut.renumber else positions[cut.keep]
+            positions = torch.arange(length)[None] if cut.renumber else positions[:, cut.keep]
             log_size = log_size[cut.keep] if cut.log_size is None else cut.log_size.to(hidden)
         length = hidden.shape[1]
         causal = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)
-        tables = decoder.rotary_at(positions[None], hidden)
+        tables = decoder.rotary_at(positions, hidden)
         out = layer(hidden, attention_mask=(causal + log_size)[None, None], position_embeddings=tables)
         hidden = out[0] if isinstance(out, tuple) else out
     language = family.model.model.language_model
@@ -197,7 +201,7 @@ def renumbered_error(gold: Gold, model: nn.Module, grids, at: Site, units: tuple
     start, end = inputs.prompt.spans[0]
     keep = torch.tensor([*range(start), *(start + unit for unit in units), *range(end, inputs.prompt.length)])
     cut = Cut(torch.eye(inputs.prompt.length)[keep], keep, renumber=True)
-    plain = plain_llm(family, embeds, torch.arange(inputs.prompt.length), {at.layer: cut})
+    plain = plain_llm(family, embeds, inputs.prompt.positions, {at.layer: cut})
     return (ours - plain).abs().max().item()
 
 
@@ -222,7 +226,7 @@ def merged_error(gold: Gold, model: nn.Module, grids, layer: int, bias: bool = T
     sizes = torch.ones(keep.shape[0])
     sizes[start + 1] = 3
     cuts = {layer: Cut(matrix, keep, sizes.log())}
-    plain = plain_llm(engine.family, native_embeddings(model, batch), torch.arange(length), cuts)
+    plain = plain_llm(engine.family, native_embeddings(model, batch), inputs.prompt.positions, cuts)
     return (ours - plain).abs().max().item()
 
 
