@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
+from harness.models.processing import image_only
+
 WORDS = (
     "USER: what is the number in this picture? describe the image. ASSISTANT: red blue green a cat and a dog",
     "is there a person on the left? answer with one word: yes or no. which colour has the car? 0 1 2 3 4 5 6 7 8 9",
@@ -23,6 +25,12 @@ VICUNA = (  # LLaVA-1.5's template: image placeholders in front of the text, rol
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} {% endif %}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+CHATML = (  # Qwen's template: a system turn, roles between markers, the parts of a message in their order
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -82,6 +90,38 @@ def llava(folder: Path) -> Path:
         chat_template=VICUNA,
     )  # fmt: skip
     return saved(folder, filled(LlavaForConditionalGeneration, config, ids), processor)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """A Qwen2.5-VL: units of 16 pixels, windows of 2 x 2 units, every other of eight blocks attends to whole images."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessorPil,
+    )
+
+    start, end, image, video = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+    ids = tokenizer(("<|im_start|>", "<|im_end|>", start, end, image, video))
+    ids.eos_token = "<|im_end|>"
+    text = decoder(len(ids)) | {"hidden_size": 64, "bos_token_id": None, "eos_token_id": ids.eos_token_id}
+    text["rope_parameters"] |= {"mrope_section": [4, 2, 2]}
+    del text["head_dim"]  # always hidden_size / num_attention_heads
+    number = ids.convert_tokens_to_ids
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config={
+            "depth": 8, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64, "window_size": 32,
+            "fullatt_block_indexes": [1, 3, 5, 7],
+        },
+        image_token_id=number(image), video_token_id=number(video), vision_start_token_id=number(start),
+        vision_end_token_id=number(end),
+    )  # fmt: skip
+    pixels = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
+    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=pixels)
+    processor = image_only(Qwen2_5_VLProcessor)(image_processor=images, tokenizer=ids, chat_template=CHATML)
+    return saved(folder, filled(Qwen2_5_VLForConditionalGeneration, config, ids), processor)
 
 
 def clip_tower(image_px: int, patch_px: int) -> dict[str, Any]:

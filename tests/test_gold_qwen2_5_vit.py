@@ -267,7 +267,7 @@ def test_keys_and_queries_stand_in_the_prompts_order(model, site, block):
 def test_what_one_query_sees_is_known_in_full_blocks_alone(model):
     assert shown(model, ONE, Site(INTERFACE), Signal("rows", "vit", 3, "visual"))[0].shape == (96, 24, 4)
     for queries in ("visual", "extra"):
-        with pytest.raises(MissingSignal, match="block 2 .* within windows.*full attention"):
+        with pytest.raises(MissingSignal, match=r"block 2 .* within windows.*full attention"):
             shown(model, ONE, Site(INTERFACE), Signal("rows", "vit", 2, queries))
 
 
