@@ -27,7 +27,7 @@ def reference_b(folder):
     return folder
 
 
-MAKERS = {"llava": checkpoints.llava, "reference-b": reference_b}
+MAKERS = {"llava": checkpoints.llava, "qwen2_5_vl": checkpoints.qwen2_5_vl, "reference-b": reference_b}
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
