@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from harness.budget import BudgetSpec, matches, solve_flops_ratio
 from harness.records import PromptText, Record
 from methods.base import Budget, BudgetInfeasible, Plan, Shape
 
-if TYPE_CHECKING:
-    from harness.models.engine import Engine
+
+class Planning(Protocol):
+    """What turns a budget of one sample into a plan: an engine, or a method without a model."""
+
+    def plan(self, budget: Budget, shape: Shape) -> Plan: ...
+
 
 FlopsRatio = Callable[[Plan, Shape, PromptText], float]
 
@@ -22,7 +26,7 @@ class Planner:
     flops_ratio(plan, shape, text): planned FLOPs of a plan over those of no pruning.
     """
 
-    def __init__(self, engine: Engine, budget: BudgetSpec, flops_ratio: FlopsRatio):
+    def __init__(self, engine: Planning, budget: BudgetSpec, flops_ratio: FlopsRatio):
         self._engine = engine
         self._budget = budget
         self._flops_ratio = flops_ratio

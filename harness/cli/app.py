@@ -7,9 +7,11 @@ import sys
 import typer
 
 from harness.cli import (
+    board,
     compare,
     database,
     doctor,
+    flops,
     import_,
     listing,
     profile,
@@ -31,10 +33,12 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("flops")(flops.flops)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("board")(board.board)
 app.command("import")(import_.import_)
 app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)

@@ -20,6 +20,9 @@ BudgetWords = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A model's name, folder or hub id.")]
 BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
+Methods = Annotated[str, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")]
+ImageSize = Annotated[str, typer.Option(metavar="W[xH],...", help="Sizes of the picture in pixels: 448,896x448.")]
+TextTokens = Annotated[int, typer.Option(min=1, help="Words of the question, one text token each.")]
 Suite = Annotated[str | None, typer.Option(metavar="NAME", help="A preset of models, budgets and benchmarks.")]
 Blind = Annotated[bool, typer.Option("--blind", help="Without images: what the questions alone give away.")]
 DataDir = Annotated[

@@ -49,6 +49,13 @@ class Prefill:
         return self.trace.realised
 
 
+def plan_of(pruner: Pruner | None, budget: Budget, shape: Shape) -> Plan:
+    """The pruner's plan; a budget of all tokens bypasses the method. Raises BudgetInfeasible."""
+    if pruner is None or (budget.kind != "native" and budget.tokens >= shape.n):
+        return Plan({}, (shape.n,) * shape.llm_layers)
+    return pruner.plan(budget, shape)
+
+
 class Engine:
     """Runs prompts of one model under one pruner (None: unpruned). Stateless between prompts."""
 
@@ -68,10 +75,7 @@ class Engine:
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         """The pruner's plan; a budget of all tokens bypasses the method. Raises BudgetInfeasible."""
-        everything = Plan({}, (shape.n,) * shape.llm_layers)
-        if self.pruner is None or (budget.kind != "native" and budget.tokens >= shape.n):
-            return everything
-        return self.pruner.plan(budget, shape)
+        return plan_of(self.pruner, budget, shape)
 
     @torch.no_grad()
     def prefill(
