@@ -22,7 +22,7 @@ rows and counts stay units. Such a pruner cannot aggregate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -154,6 +154,9 @@ class Shape:
     shows_cls: where one unit is one patch, the projector can take the CLS token too. A pruner with `cls_row` then finds
     it at the interface as the first row of each image: kind PREFIX, unit -1, 0 in signals of the ViT. Kept, it is a
     visual token like any other and counts; not kept, it is dropped as it would be without the pruner.
+    Where the ViT sees an image in tiles (LLaVA-NeXT), some visual tokens are no ViT tokens (newlines): vit_grids are
+    the units of each image that are, () = all; tiles: (image, patches, units) of each tile, () = an image is one. Views
+    in front of the interface then have the shape `in_vit`.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -163,6 +166,13 @@ class Shape:
     vit_cls: bool = False
     vit_head_width: int = 0
     llm_head_width: int = 0
+    vit_grids: tuple[tuple[int, int], ...] = ()
+    tiles: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def in_vit(self) -> Shape:
+        """The same sample as views in front of the interface see it."""
+        return replace(self, grids=self.vit_grids, vit_grids=()) if self.vit_grids else self
 
     @property
     def images(self) -> tuple[int, ...]:
@@ -174,7 +184,7 @@ class Shape:
 
     @property
     def shows_cls(self) -> bool:
-        return self.vit_cls and self.unit_patches == 1
+        return self.vit_cls and self.unit_patches == 1 and not self.tiles
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ def reference_b(folder):
     return folder
 
 
-MAKERS = {"llava": checkpoints.llava, "qwen2_5_vl": checkpoints.qwen2_5_vl, "reference-b": reference_b}
+MAKERS = {
+    "internvl": checkpoints.internvl,
+    "llava": checkpoints.llava,
+    "qwen2_5_vl": checkpoints.qwen2_5_vl,
+    "reference-b": reference_b,
+}
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
@@ -47,7 +52,8 @@ def test_keeping_everything_is_the_native_model(opened, sizes):
     ours = engine.prefill(inputs, engine.plan(Budget("layer_average", 1), inputs.shape), logits_to_keep=0)
     with torch.no_grad():
         native = opened.model(**processed).logits
-    assert torch.equal(ours.logits, native) and native.std() > 0.01
+    tolerance = 5e-5 if opened.family.model_type == "internvl" else 0  # its tower orders tokens anew
+    assert (ours.logits - native).abs().max() <= tolerance and native.std() > 0.01
 
 
 def test_the_question_is_the_users_text_alone(opened):
@@ -66,8 +72,8 @@ def test_a_run_from_the_command_line(folder, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code in (0, None)
-    run = json.loads(capsys.readouterr().out)["run"]
-    assert run["samples"] == 4 and run["status"] == "ok", run
+    run = json.loads(capsys.readouterr().out)
+    assert run["status"] == "ok" and run["accuracy"]["n"] == 4
 
 
 @pytest.mark.parametrize("method", ["divprune", "fastv", "visionzip", "quietprune:init", "vprune"])

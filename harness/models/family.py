@@ -54,7 +54,7 @@ class Slots:
 @dataclass(frozen=True)
 class Features:
     """What the interface hands to the LLM, rows in prompt order. tokens (n, d); deepstack: one (n, d) a level;
-    pre_projector (n, g, d_vit): what went into the projector. slots: where rows are not those of the ViT, one by one."""
+    pre_projector (n, g, d_vit): what went into the projector. slots: where not every row is one of the ViT."""
 
     tokens: Tensor
     deepstack: tuple[Tensor, ...]

@@ -24,6 +24,8 @@ class Visual:
 
 def at_interface(state: VisionState, features: Features) -> Visual:
     """The rows of a finished vision state, in the order of `Family.project`."""
+    if features.slots is not None:
+        return Visual(features.slots.rows, features)
     _, image, unit, kind, size = state.rows()
     counts = tuple(segment.units + segment.aggregate for segment in state.segments)
     order = by_image(image, len(counts))

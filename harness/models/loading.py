@@ -27,6 +27,7 @@ from harness.models.engine import Engine
 from harness.models.family import Family, Inputs
 from harness.models.internvl import InternVL
 from harness.models.llava import Llava
+from harness.models.llava_next import LlavaNext
 from harness.models.processing import load_processor
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.models.qwen3_vl import Qwen3VL
@@ -34,7 +35,9 @@ from harness.reference.paths import MODEL_A
 from methods.base import Pruner
 
 EMBEDDED = {"reference-a": MODEL_A}
-FAMILIES: dict[str, type[Family]] = {family.model_type: family for family in (Qwen3VL, Qwen25VL, InternVL, Llava)}
+FAMILIES: dict[str, type[Family]] = {
+    family.model_type: family for family in (Qwen3VL, Qwen25VL, InternVL, Llava, LlavaNext)
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

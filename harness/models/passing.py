@@ -15,6 +15,7 @@ from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
 from harness.models.rows import as_patches, packed, with_cls_rows
 from harness.models.sequence import Sequence
+from harness.models.slots import signal_of_slots, with_room
 from harness.models.trace import PATCHES, Trace
 from harness.models.vision import VisionState
 from harness.models.vit_signals import packed_signal, signal_with_cls_rows
@@ -152,6 +153,8 @@ class Pass:
         if need.kind == "text":
             return self.clip.segments(self.inputs.question_ids, self.trace.spend)
         units = self.family.unit_pixels(self.inputs, self.pixel_mean, self.pixel_std)
+        if self.inputs.shape.tiles:
+            raise MissingSignal("a CLIP model is not shown the tiles of an image; use relevance=question")
         images = zip(units.split(self.inputs.shape.images), self.inputs.shape.grids, strict=True)
         return torch.cat([self.clip.patches(rows, grid, self.trace.spend) for rows, grid in images])
 
@@ -171,14 +174,14 @@ class Pass:
         state = state.in_order()
         hidden, image, unit, kind, size = state.rows()
         view = self._view(site, hidden, image, unit, kind, size, self._vit_signals)
-        images = view.images
         selection = self.pruner.in_vit(view)
         if selection is None:
             return state
-        selection = grouped(selection, image, images)
+        tile, tiles = state.tile, len(state.segments)
+        selection = grouped(selection, tile, tiles)
         kept = [selection.keep.shape[0]]
-        if images > 1:
-            kept = torch.bincount(image[selection.keep], minlength=images).tolist()
+        if tiles > 1:
+            kept = torch.bincount(tile[selection.keep], minlength=tiles).tolist()
         smaller = state.select(selection, kept)
         gathered = sum(segment.aggregate for segment in smaller.segments)
         self._decided(selection, view, gathered)
@@ -196,7 +199,9 @@ class Pass:
             state = with_cls_rows(state)
         with self.clock.stage("projector"):
             visual = at_interface(state, self.family.project(state))
-            self.trace.merged_units = visual.rows.n
+            self.trace.merged_units = sum(segment.units + segment.aggregate for segment in state.segments)
+            if visual.features.slots is not None:
+                visual = self._in_slots(visual)
         site = Site(INTERFACE)
         if site not in self.plan.keeps:
             return visual
@@ -225,6 +230,17 @@ class Pass:
             self.trace.kept[site.label] = (shorter.rows.image, shorter.rows.unit)
             return shorter
 
+    def _in_slots(self, visual: Visual) -> Visual:
+        """Rows of the prompt where some are no ViT tokens: those that the plan leaves room for, and their signals."""
+        before = {site: keep for site, keep in self.plan.keeps.items() if site.hook in (PRE_TOKENIZATION, IN_VIT)}
+        if before:
+            whole = self.trace.merged_units == self.inputs.shape.in_vit.n
+            asked = [keep for keep in before.values() if keep is not None]
+            visual = with_room(visual, min(asked, default=visual.rows.n if whole else 0), self.trace.merged_units)
+        source = visual.features.slots.source
+        self._vit_signals = {need: signal_of_slots(need, values, source) for need, values in self._vit_signals.items()}
+        return visual
+
     def decide_in_llm(
         self, site: Site, hidden: Tensor, sequence: Sequence, signals: dict[Signal, Tensor]
     ) -> Selection | None:
@@ -250,16 +266,19 @@ class Pass:
         signals: dict[Signal, Tensor] | None = None,
     ) -> View:
         ordinal = list(self.plan.keeps).index(site)
-        keep = self.plan.keeps[site]
+        keep, shape = self.plan.keeps[site], self.inputs.shape
+        if site.hook in (PRE_TOKENIZATION, IN_VIT):
+            shape = shape.in_vit
+            keep = keep if keep is None else min(keep, shape.n)
         return View(
             site=site,
             hidden=hidden,
-            keep=keep if keep is None else keep * rows_of_unit(site, self.pruner, self.inputs.shape),
+            keep=keep if keep is None else keep * rows_of_unit(site, self.pruner, shape),
             image=image,
             unit=unit,
             kind=kind,
             size=size,
-            shape=self.inputs.shape,
+            shape=shape,
             seed=(self.seed * 1_000_003 + ordinal) % (1 << 62),
             rope=self.family.rope,
             signals=signals or {},

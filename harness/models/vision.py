@@ -21,17 +21,18 @@ class Segment:
     """Tokens of one image (or tile): attention never crosses images. units: rows, of `VisionState.patches` each.
 
     prefix: tokens of the tower itself (CLS), which `embed` sets. They are never pruned in the ViT and end with it,
-    unless harness/models/rows.py hands them on.
+    unless harness/models/rows.py hands them on. padding: patches behind no visual token; the first cut ends them.
     """
 
     extra: int
     units: int
     aggregate: bool
     prefix: int = 0
+    padding: int = 0
 
     @property
     def front(self) -> int:
-        return self.extra + self.prefix
+        return self.extra + self.prefix + self.padding
 
     def tokens(self, patches: int) -> int:
         return self.front + self.units * patches + self.aggregate
@@ -52,7 +53,9 @@ class VisionState:
 
     cos, sin: None in towers without rotation. patches: of one row; packs: how many rows make a unit, 1 unless rows are
     single patches, whose `unit` is then unit x packs + place in the unit. biased: log(size) is added to the attention
-    logits of the keys from the next block on.
+    logits of the keys from the next block on. owners: the image of each segment where an image has several (tiles),
+    None = one each; an image's aggregate stands in its first. blanks (b, 2): image and unit of visual tokens that are
+    no tokens here (newlines).
     """
 
     hidden: Tensor
@@ -66,6 +69,17 @@ class VisionState:
     taps: tuple[VisionTap, ...] = field(default=())
     packs: int = 1
     biased: bool = False
+    owners: tuple[int, ...] | None = None
+    blanks: Tensor | None = None
+
+    @property
+    def tile(self) -> Tensor:
+        """(n,) the segment of each row."""
+        if self.owners is None:
+            return self.image
+        counts = torch.tensor([segment.units for segment in self.segments], device=self.unit.device)
+        places = torch.arange(len(self.segments), device=self.unit.device)
+        return torch.repeat_interleave(places, counts, output_size=self.unit.shape[0])
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -97,7 +111,8 @@ class VisionState:
     def rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What a view shows: hidden (n + a, g, d), image, unit, kind, size; the a aggregates stand last."""
         _, units, aggregates = self.split(self.hidden)
-        carried = [(index, row) for index, row in enumerate(aggregates) if row is not None]
+        owners = self.owners or range(len(self.segments))
+        carried = [(image, row) for image, row in zip(owners, aggregates, strict=True) if row is not None]
         hidden = torch.cat([units, *(row.expand(1, self.patches, -1) for _, row in carried)])
         device = units.device
         image = torch.cat([self.image, torch.tensor([i for i, _ in carried], dtype=torch.int64, device=device)])
@@ -139,20 +154,22 @@ class VisionState:
         return replace(self, taps=(*self.taps, tap))
 
     def select(self, selection: Selection, kept: list[int]) -> VisionState:
-        """The state after a selection over `rows()`. kept: units alive in each image afterwards, in image order."""
+        """The state after a selection over `rows()`. kept: units alive in each segment afterwards, in their order."""
         n = self.unit.shape[0]
         rows, image, _, _, size = self.rows()
         _check_grouped(selection, n)
         segments, aggregates = [], []
-        for index, (segment, alive) in enumerate(zip(self.segments, kept, strict=True)):
-            gathers = selection.aggregate is not None and (alive < segment.units or segment.aggregate)
+        gathering = self._gathering(kept) if selection.aggregate is not None else {}
+        for place, (segment, alive) in enumerate(zip(self.segments, kept, strict=True)):
+            index = gathering.get(place)
+            gathers = index is not None
             if gathers:
                 assert selection.aggregate is not None
                 mine = (image == index).view(-1, *[1] * (selection.aggregate.ndim - 1))
                 aggregates.append(aggregate(selection.aggregate * mine, rows))
             else:
                 aggregates.append(None)
-            segments.append(replace(segment, units=alive, aggregate=gathers))
+            segments.append(replace(segment, units=alive, aggregate=gathers, padding=0))
         smaller = replace(
             self,
             segments=tuple(segments),
@@ -165,10 +182,22 @@ class VisionState:
         extras, _, _ = self.split(self.hidden)
         return replace(
             smaller,
-            hidden=smaller.join(extras, reduce(selection, rows), aggregates),
+            hidden=smaller.join(self._without_padding(extras), reduce(selection, rows), aggregates),
             cos=self._gathered(smaller, self.cos, selection.keep, 1.0),
             sin=self._gathered(smaller, self.sin, selection.keep, 0.0),
         )
+
+    def _gathering(self, kept: list[int]) -> dict[int, int]:
+        """Segment -> image, for images that lose units or hold an aggregate already; the first segment of each."""
+        owners, found = self.owners or tuple(range(len(kept))), {}
+        for image in dict.fromkeys(owners):
+            mine = [place for place, owner in enumerate(owners) if owner == image]
+            if any(kept[place] < self.segments[place].units or self.segments[place].aggregate for place in mine):
+                found[mine[0]] = image
+        return found
+
+    def _without_padding(self, fronts: list[Tensor]) -> list[Tensor]:
+        return [front[: s.extra + s.prefix] for front, s in zip(fronts, self.segments, strict=True)]
 
     def _tap_after(self, tap: VisionTap, selection: Selection) -> VisionTap:
         """A tap after a selection: what merges now is merged with the same weights among the states of that time."""
@@ -188,7 +217,8 @@ class VisionState:
             return None
         extras, units, _ = self.split(table)
         still = table.new_full((table.shape[1],), angle_zero)
-        return smaller.join(extras, units[keep], [still if s.aggregate else None for s in smaller.segments])
+        aggregates = [still if segment.aggregate else None for segment in smaller.segments]
+        return smaller.join(self._without_padding(extras), units[keep], aggregates)
 
     def key_bias(self) -> list[Tensor]:
         """log(size) of each token, (tokens,) an image; 0 for extra, prefix and aggregate tokens."""

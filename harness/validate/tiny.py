@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,15 @@ from transformers import (
     InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
+from transformers.image_processing_utils import select_best_resolution
+from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 Grids = tuple[tuple[int, int], ...]  # rows and columns of units of each image of one prompt
 IMAGE, START, END, EOS, TEXT = 60, 61, 62, 63, 40  # token ids; text ids are 0..39
@@ -118,6 +123,22 @@ def llava(
     return _filled(LlavaForConditionalGeneration, config, dtype, attention)
 
 
+def llava_next(
+    dtype: torch.dtype = torch.float32, attention: str = "sdpa", vit_layers: int = 8, llm_layers: int = 6
+) -> LlavaNextForConditionalGeneration:
+    """A LLaVA-NeXT: the tower of the tiny LLaVA on tiles of 24 pixels, up to 2 x 2, before a Mistral."""
+    config = LlavaNextConfig(
+        vision_config={
+            "model_type": "clip_vision_model", "num_hidden_layers": vit_layers + 1, "hidden_size": 32,
+            "intermediate_size": 48, "num_attention_heads": 2, "image_size": 24, "patch_size": 4, "projection_dim": 32,
+        },
+        text_config={"model_type": "mistral", "sliding_window": None, **_decoder(llm_layers)},
+        image_token_index=IMAGE, vision_feature_layer=-2, vision_feature_select_strategy="default",
+        image_grid_pinpoints=[[24, 48], [48, 24], [48, 48]], image_seq_length=36,
+    )  # fmt: skip
+    return _filled(LlavaNextForConditionalGeneration, config, dtype, attention)
+
+
 def _decoder(llm_layers: int) -> dict[str, Any]:
     """Sizes of a decoder with one-dimensional rotary positions."""
     return {
@@ -133,7 +154,7 @@ def _filled(kind: type[nn.Module], config: Any, dtype: torch.dtype, attention: s
     torch.manual_seed(0)
     model = kind(config)
     for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name) + parameter.numel()))
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(crc32(name.encode())))
         scale = 0.3 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
         norm = ("norm" in name or "layrnorm" in name or "ln_q" in name) and name.endswith("weight")
         parameter.data = noise * scale + (1.0 if norm else 0.0)
@@ -191,6 +212,25 @@ def internvl_processed(grids: Grids = ((6, 6),), seed: int = 1, text: int = 5) -
     }
 
 
+def llava_next_processed(grids: Grids = ((6, 12),), seed: int = 1, text: int = 5) -> dict[str, Tensor]:
+    """What a LLaVA-NeXT processor would give for pictures of 4 x `grids` pixels (rows, columns)."""
+    generator = torch.Generator().manual_seed(seed)
+    pinpoints, ids, tiles = [[24, 48], [48, 24], [48, 48]], [3, 7], []
+    sizes = torch.tensor([[4 * rows, 4 * columns] for rows, columns in grids])
+    for size in sizes.tolist():
+        height, width = select_best_resolution(size, pinpoints)
+        grid = torch.zeros(1, height // 4, width // 4)
+        tiles.append(1 + height * width // 24**2)
+        ids += [*[IMAGE] * (36 + (1 + unpad_image(grid, size).shape[2]) * unpad_image(grid, size).shape[1]), 11]
+    ids += [*torch.randint(0, TEXT, (text,), generator=generator).tolist(), EOS, 9, 12]
+    return {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        "pixel_values": torch.randn(len(grids), max(tiles), 3, 24, 24, generator=generator),
+        "image_sizes": sizes,
+    }
+
+
 TINY: dict[str, TinyFamily] = {
     "qwen3_vl": TinyFamily(qwen3_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
     "internvl": TinyFamily(
@@ -198,4 +238,5 @@ TINY: dict[str, TinyFamily] = {
     ),
     "qwen2_5_vl": TinyFamily(qwen2_5_vl, processed, (((6, 6),), ((4, 5),), ((1, 3),)), ((2, 3), (5, 4))),
     "llava": TinyFamily(llava, llava_processed, (((6, 6),), ((6, 6),) * 3), ((6, 6),) * 2),
+    "llava_next": TinyFamily(llava_next, llava_next_processed, (((6, 12),), ((12, 6),)), ((6, 12), (12, 6))),
 }

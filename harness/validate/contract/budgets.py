@@ -32,7 +32,9 @@ def exact(subject: Subject) -> str:
 def _shapes(subject: Subject) -> list[Shape]:
     """Samples that no model has to be built for, in the family's kind of tower."""
     one = subject.shape(subject.tiny.one_image[0])
-    return [replace(one, grids=grids, llm_layers=layers) for grids in GRIDS for layers in DEPTHS]
+    return [
+        replace(one, grids=grids, vit_grids=(), tiles=(), llm_layers=layers) for grids in GRIDS for layers in DEPTHS
+    ]
 
 
 def _plans_add_up(subject: Subject, shape: Shape) -> int:
