@@ -33,6 +33,12 @@ CHATML = (  # Qwen's template: a system turn, roles between markers, the parts o
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+PLAIN_CHATML = (  # InternVL's template: the same without a system turn, an image alone on its line
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def tokenizer(special: Sequence[str] = ("<image>",), vocabulary: int = 400) -> PreTrainedTokenizerFast:
     """A byte-level BPE of a few hundred tokens, `special` ones among them; ids from 0."""
@@ -122,6 +128,39 @@ def qwen2_5_vl(folder: Path) -> Path:
     images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=pixels)
     processor = image_only(Qwen2_5_VLProcessor)(image_processor=images, tokenizer=ids, chat_template=CHATML)
     return saved(folder, filled(Qwen2_5_VLForConditionalGeneration, config, ids), processor)
+
+
+def internvl(folder: Path) -> Path:
+    """An InternVL: tiles of 48 pixels, 3 x 3 units of 2 x 2 patches each, at most four and their thumbnail."""
+    from transformers import (
+        GotOcr2ImageProcessorPil,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+    )
+
+    names = {
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }  # fmt: skip
+    plain = tokenizer(("<|im_start|>", "<|im_end|>", *names.values()))
+    ids = PreTrainedTokenizerFast(
+        tokenizer_object=plain.backend_tokenizer, eos_token="<|im_end|>", pad_token="<pad>", padding_side="left",
+        extra_special_tokens=names,
+    )  # fmt: skip
+    config = InternVLConfig(
+        vision_config={
+            "num_hidden_layers": 8, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
+            "image_size": 48, "patch_size": 8,
+        },
+        text_config={"model_type": "qwen2", **decoder(len(ids)), "eos_token_id": ids.eos_token_id},
+        image_token_id=ids.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=9,
+    )  # fmt: skip
+    images = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, crop_to_patches=True, max_patches=4)
+    processor = image_only(InternVLProcessor)(
+        image_processor=images, tokenizer=ids, image_seq_length=9, chat_template=PLAIN_CHATML
+    )
+    return saved(folder, filled(InternVLForConditionalGeneration, config, ids), processor)
 
 
 def clip_tower(image_px: int, patch_px: int) -> dict[str, Any]:

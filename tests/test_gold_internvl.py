@@ -17,7 +17,7 @@ import harness.models.llm as llm_module
 from harness.models.internvl import InternVL
 from harness.models.vision import VisionState
 from harness.validate.tiny import internvl, internvl_processed
-from methods.base import IN_VIT, Selection, Signal, Site
+from methods.base import IN_VIT, Selection, Site
 
 ONE, TWO, THREE = ((6, 6),), ((6, 6),) * 2, ((6, 6),) * 3
 CASES = cases(36)
