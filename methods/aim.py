@@ -27,7 +27,6 @@ Departures
 * One ranking over all images of a prompt (theirs: one image); images share the merged tokens in proportion to size.
 * Scores are float32; counts are exact fractions rounded down; ties go to the lower index (theirs: none).
 * `start` and `ramp` are given for the authors' 28 layers and mapped to the depth of the model at hand.
-* FLOPs of PageRank are not counted: (iterations - 1) / head size of those of the logits, 3 % at heads of 128.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ class Aim(Pruner):
 
     def selection_flops(self, site: Site, n: int, k: int, d: int, shape: Shape) -> int:
         if site.hook == IN_LLM:
-            return 0
+            return 2 * (self.iterations - 1) * shape.llm_heads * (n + shape.text_tokens) ** 2
         flops = 0
         for tokens, kept in zip(shape.images, share(k, shape.images, least=1), strict=True):
             for merged in stages(tokens, kept):

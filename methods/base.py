@@ -157,6 +157,7 @@ class Shape:
     Where the ViT sees an image in tiles (LLaVA-NeXT), some visual tokens are no ViT tokens (newlines): vit_grids are
     the units of each image that are, () = all; tiles: (image, patches, units) of each tile, () = an image is one. Views
     in front of the interface then have the shape `in_vit`.
+    llm_heads: of queries; text_tokens: of the prompt. For the FLOPs of methods that weigh all tokens' attention.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -168,6 +169,8 @@ class Shape:
     llm_head_width: int = 0
     vit_grids: tuple[tuple[int, int], ...] = ()
     tiles: tuple[tuple[int, int, int], ...] = ()
+    llm_heads: int = 0
+    text_tokens: int = 0
 
     @property
     def in_vit(self) -> Shape:

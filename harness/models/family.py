@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -33,6 +33,9 @@ class Inputs:
     geometry: Mapping[str, Tensor]
     question_ids: Tensor
     shape: Shape
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", replace(self.shape, text_tokens=self.text_tokens))
 
     @property
     def text_tokens(self) -> int:

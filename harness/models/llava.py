@@ -105,6 +105,7 @@ class Llava(Family):
             vit_cls=True,
             vit_head_width=vision.hidden_size // vision.num_attention_heads,
             llm_head_width=self.text.layers[0].self_attn.head_dim,
+            llm_heads=self.text.config.num_attention_heads,
         )
 
     def _question(self, ids: Tensor, before: int, behind: int) -> Tensor:

@@ -96,6 +96,7 @@ class QwenVL(Family):
             self.patches,
             vit_head_width=vision.hidden_size // vision.num_heads,
             llm_head_width=self.text.layers[0].self_attn.head_dim,
+            llm_heads=self.text.config.num_attention_heads,
         )
 
     def _question(self, ids: Tensor, after: int) -> Tensor:
