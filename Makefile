@@ -1,5 +1,6 @@
 # make run     environment, install, the main job          make test    environment, whole suite
-# make proofs  slow proofs                                 make lint    ruff
+# make proofs  slow proofs, `floor` among them             make lint    ruff
+# make floor   gold tests of all model families on the oldest transformers that is supported; minutes
 # make reference  remake the suite and compare it, train model A (goes on where it stopped), evaluate; about 2 hours
 # Tests run in two processes of one thread each: two threads each would fight over two cores.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test proofs lint reference clean
+.PHONY: run test proofs floor lint reference clean
 
 run: $(VENV)/installed
 	$(BIN)/harness run --method quietprune
@@ -15,8 +16,14 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
-proofs: $(VENV)/installed-proofs
+proofs: $(VENV)/installed-proofs floor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof
+
+FLOOR := .venv-floor
+FLOOR_VERSION := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1.0/p' pyproject.toml)
+floor: $(FLOOR)/installed-$(FLOOR_VERSION)
+	$(FLOOR)/bin/python -c "import transformers as t; assert t.__version__ == '$(FLOOR_VERSION)', t.__version__"
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 tests/test_gold_*.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -32,7 +39,7 @@ reference: $(VENV)/installed-reference
 	$(BIN)/python -m harness.reference.gate --checkpoint $(REFERENCE)/model-a
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(FLOOR)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,4 +60,13 @@ $(VENV)/installed-proofs: $(VENV)/installed-test
 
 $(VENV)/installed-reference: $(VENV)/installed
 	$(PIP) --editable ".[reference]"
+	touch $@
+
+# everything but transformers is the other environment's: seconds instead of another torch
+$(FLOOR)/installed-$(FLOOR_VERSION): $(VENV)/installed-test
+	rm -rf $(FLOOR) && $(BIN)/python -m venv $(FLOOR)
+	$(BIN)/python -c "import sysconfig as s; print(f'import site; site.addsitedir({s.get_path(\"purelib\")!r})')" \
+	    > "$$($(FLOOR)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/other.pth"
+	grep -v '^transformers==' constraints.txt > $(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt transformers==$(FLOOR_VERSION)
 	touch $@
