@@ -1,0 +1,68 @@
+"""The board's script, run by Streamlit: `streamlit run app.py -- STORE`. One page at a time, errors as words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import streamlit as st
+
+from harness.errors import HarnessError
+from harness.store import default_store_path
+from leaderboard.blocks import Words
+from leaderboard.data import Board, open_board
+from leaderboard.drawing import draw
+from leaderboard.ranking import STYLE
+
+PAGES = {
+    "overview": ("Overview", ":material/leaderboard:"),
+    "pareto": ("Pareto", ":material/show_chart:"),
+    "method": ("Method", ":material/description:"),
+    "compare": ("Compare", ":material/compare_arrows:"),
+    "samples": ("Samples", ":material/image_search:"),
+    "latency": ("Latency", ":material/timer:"),
+}
+WITHOUT_RUNS = {"published", "submit", "profile"}  # pages that need no run
+
+
+def page(name: str, store: Path) -> None:
+    """One page on a store; whatever is wrong with the store is told in words."""
+    st.title(PAGES[name][0])
+    show: Callable[[Board], None] = import_module(f"leaderboard.views.{name}").show
+    try:
+        board = open_board(store)
+    except HarnessError as problem:
+        if name not in WITHOUT_RUNS:
+            draw([Words(str(problem), "note")])
+            return
+        board = Board(store, (0, 0), ())
+    for words in board.told:
+        draw([Words(words, "warning")])
+    if not board.rows and name not in WITHOUT_RUNS:
+        draw([Words(f"{store} holds no runs yet. Make one: harness run --method fastv --budget 50%", "note")])
+        return
+    try:
+        show(board)
+    except HarnessError as problem:
+        draw([Words(str(problem), "warning")])
+
+
+def main(store: Path) -> None:
+    """The board: navigation, style, and the page that was asked for."""
+    st.set_page_config(page_title="Visual-token pruning", page_icon="✂️", layout="wide")
+    st.html(f"<style>{STYLE}</style>")
+    pages = [
+        st.Page(_shown(name, store), title=title, icon=icon, url_path=name, default=name == "overview")
+        for name, (title, icon) in PAGES.items()
+    ]
+    st.navigation(pages).run()
+
+
+def _shown(name: str, store: Path) -> Callable[[], None]:
+    return lambda: page(name, store)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default_store_path())

@@ -1,0 +1,76 @@
+"""Draws a page's blocks on the server. Text from a store is never read as Markdown or markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+import streamlit as st
+
+from leaderboard.blocks import Block, Chart, Code, File, Heading, Html, Prose, Table, Words
+
+LONGEST = 2000  # letters of a paragraph or cell that are sent to the browser
+
+
+def draw(blocks: Iterable[Block]) -> None:
+    """The blocks, from top to bottom; files to save stand side by side."""
+    files: list[File] = []
+    for block in blocks:
+        if isinstance(block, File):
+            files.append(block)
+            continue
+        _save(files)
+        files = []
+        _draw(block)
+    _save(files)
+
+
+def _draw(block: Block) -> None:
+    match block:
+        case Heading(text):
+            st.html(f"<h3>{_escaped(text)}</h3>")
+        case Words(text, "plain" | "soft" as kind):
+            st.html(f'<p style="opacity:{1 if kind == "plain" else 0.68};margin:0">{_escaped(cut(text))}</p>')
+        case Words(text, kind):
+            (st.warning if kind == "warning" else st.info)(_plain_markdown(cut(text)))
+        case Prose(markdown):
+            st.markdown(markdown)
+        case Code(text):
+            st.code(cut(text), language=None)
+        case Html(markup):
+            st.html(markup)
+        case Chart(figure, name):
+            config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 3, "filename": name}}
+            st.plotly_chart(figure, config=config, key=f"chart:{name}")
+        case Table():
+            st.dataframe(frame_of(block), hide_index=True, key=f"table:{block.name}")
+
+
+def frame_of(table: Table) -> pd.DataFrame:
+    """A table as a frame, its long texts cut."""
+    rows = [[cut(cell, 300) if isinstance(cell, str) else cell for cell in row] for row in table.rows]
+    return pd.DataFrame(rows, columns=list(table.columns))
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Text no longer than that; what is missing is told."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} letters more)"
+
+
+def _save(files: list[File]) -> None:
+    if files:
+        for column, file in zip(st.columns([1] * len(files) + [6 - len(files)]), files, strict=False):
+            column.download_button(
+                file.label, file.text, file_name=file.name, key=f"file:{file.name}", on_click="ignore"
+            )
+
+
+def _escaped(text: str) -> str:
+    from html import escape
+
+    return escape(text)
+
+
+def _plain_markdown(text: str) -> str:
+    r"""Text in which Markdown finds nothing: every sign of ASCII that could mean something has a \ before it."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#+-.!|<>~$:^&@=/" else sign for sign in text)

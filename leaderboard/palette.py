@@ -1,0 +1,58 @@
+"""One colour and one symbol for each method, the same on every page and in every store."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+GREY, INK = "#8b939d", "#77808b"
+YES, NO = "#2f9e5b", "#d4553a"
+STAGE_COLOURS = {
+    "vit": "#3f8fd6",
+    "projector": "#c9a02c",
+    "select": "#d9622b",
+    "llm_prefill": "#2a9d78",
+    "llm": "#2a9d78",
+    "residual": "#8b939d",
+}
+_COLOURS = (
+    "#2f86cf",
+    "#d9622b",
+    "#229a6c",
+    "#9a62c4",
+    "#b98d1d",
+    "#d14b86",
+    "#2f9dac",
+    "#94714c",
+    "#6b7fd7",
+    "#7a9a2c",
+)
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
+_ORDER = (
+    *("quietprune", "fastv", "divprune", "visionzip", "pact", "pyramiddrop", "sparsevlm", "vispruner", "saint", "tome"),
+    *("cdpruner", "aim", "vprune"),
+)
+_CONTROLS = {
+    "full": "line-ew",
+    "random": "x",
+    "grid": "square-open",
+    "pool": "diamond-open",
+    "downsample": "circle-open",
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a method looks. symbol: Plotly's name; control: a row to measure others against, in grey."""
+
+    colour: str
+    symbol: str
+    control: bool = False
+
+
+def mark_of(method: str) -> Mark:
+    """The mark of a method by its name; one that is not ours gets a mark that depends on its name alone."""
+    if method in _CONTROLS:
+        return Mark(INK if method == "full" else GREY, _CONTROLS[method], True)
+    at = _ORDER.index(method) if method in _ORDER else zlib.crc32(method.encode())
+    return Mark(_COLOURS[at % len(_COLOURS)], _SYMBOLS[(at + at // len(_COLOURS)) % len(_SYMBOLS)])

@@ -1,0 +1,112 @@
+"""Samples: one question, both answers, and the units that survive each site, over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import streamlit as st
+
+from harness.report.gather import FULL, Group
+from harness.selecting import Row, name_of
+from leaderboard import filters
+from leaderboard.blocks import Block, Chart, Heading, Table, Words
+from leaderboard.data import Board, full_of, sample_ids, sample_rows
+from leaderboard.drawing import draw
+from leaderboard.kept import grid_of, stages
+from leaderboard.overlay import overlay
+from leaderboard.palette import mark_of
+from leaderboard.questions import image_of, question_of
+
+WHICH = ("all", "lost by pruning", "gained by pruning", "wrong")
+MOST = 1000  # samples in the list
+LEGEND = (
+    "Darkened units no longer have a token of their own after the site: they were dropped, or merged into one that is "
+    "kept (a record does not say which). Box: what the question is about."
+)
+
+
+def show(board: Board) -> None:
+    """The page, with its filters."""
+    _, group = filters.pick_group(board)
+    runs = [(name_of(line.run), line.run) for line in group.lines if line.run["method"] != FULL]
+    left, middle, right = st.columns([2, 1, 2])
+    with left:
+        run = filters.pick_run("Run", "run", runs, default=first_pruner(runs))
+    with middle:
+        which = filters.pick("Show", "which", WHICH) or "all"
+    with right:
+        sample = filters.pick("Sample", "sample", samples_of(board, group, run, which))
+    draw(blocks(board, group, run, sample))
+
+
+def first_pruner(runs: list[tuple[str, Row]]) -> int:
+    """The place of the first run that is no control."""
+    return next((at for at, (_, run) in enumerate(runs) if not mark_of(run["method"]).control), 0)
+
+
+def samples_of(board: Board, group: Group, run: Row | None, which: str) -> list[str]:
+    """The ids of the samples that a filter lets through, at most `MOST`."""
+    if run is None:
+        return []
+    own = sample_ids(str(board.path), board.stamp, run["run_id"])
+    full = full_of(group)
+    before = {one[0]: one[2] for one in sample_ids(str(board.path), board.stamp, full.run["run_id"])} if full else {}
+    tests = {
+        "all": lambda score, base: True,
+        "lost by pruning": lambda score, base: score < base,
+        "gained by pruning": lambda score, base: score > base,
+        "wrong": lambda score, base: score < 1,
+    }
+    return [one for one, _, score in own if tests[which](score, before.get(one, score))][:MOST]
+
+
+def blocks(board: Board, group: Group, run: Row | None, sample: str | None) -> Iterator[Block]:
+    """One sample of a run beside no pruning."""
+    if run is None or sample is None:
+        yield Words("No sample fits: choose another run, or show all.", "note")
+        return
+    full = full_of(group)
+    ids = (run["run_id"], *([full.run["run_id"]] if full else []))
+    rows = sample_rows(str(board.path), board.stamp, sample, ids)
+    own = rows.get(run["run_id"])
+    if own is None:
+        yield Words("This run has no such sample.", "note")
+        return
+    question = question_of(run["benchmark"], sample)
+    yield Heading(question.question if question else sample)
+    yield Table(("", "answer", "score"), list(_answers(own, full and rows.get(full.run["run_id"]), run)), "answers")
+    yield from _pictures(own, question)
+    yield Words(_tokens(own), "soft")
+
+
+def _answers(
+    own: Mapping[str, Any], base: Mapping[str, Any] | None, run: Row
+) -> Iterator[tuple[str, str, float | None]]:
+    yield "expected", own["answer"], None
+    if base:
+        yield "no pruning", base["prediction"], base["score"]
+    yield name_of(run), own["prediction"] if own["error"] is None else f"error: {own['error']}", own["score"]
+
+
+def _pictures(own: Mapping[str, Any], question: Any) -> Iterator[Block]:
+    image = image_of(question) if question else None
+    sites = stages(dict(own["kept"] or {}), int(own["full_tokens"]))
+    if image is None:
+        yield Words("The image of this sample is not on this machine, so there is nothing to draw over.", "soft")
+        return
+    grid = grid_of(int(own["full_tokens"]), *image.size)
+    if grid is None:
+        yield Words("The units of this sample do not fit its image as one grid (tiles), so they are not drawn.", "soft")
+        return
+    yield Chart(overlay(image, grid, sites, question.boxes), "sample")
+    yield Words(LEGEND, "soft")
+
+
+def _tokens(own: Mapping[str, Any]) -> str:
+    words = f"{own['full_tokens']} visual tokens without pruning"
+    if own["realised_tokens"] is not None:
+        words += f", {own['realised_tokens']:.1f} on average in a layer of the LLM"
+    if (recall := own["recall_of_target"]) is not None and recall == recall:
+        words += f"; {recall * 100:.0f} % of the target's units survive"
+    return words + "."

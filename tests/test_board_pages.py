@@ -1,0 +1,106 @@
+"""The board's pages, run without a browser: defaults, filters, URLs, and stores that are empty, torn or busy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("plotly")
+from boards import HOSTILE, page, small_store, texts
+from filelock import FileLock
+
+PAGES = ("overview", "pareto", "method", "compare", "samples", "latency")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_store(tmp_path_factory.mktemp("board"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_with_defaults_and_puts_them_into_the_url(store: Path, name: str):
+    shown = page(name, store)
+    assert shown.selectbox[0].value == "reference-a · reference-quick · 12 questions"
+    assert shown.query_params["on"] == shown.selectbox[0].value
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_hostile_url_means_the_defaults(store: Path, name: str):
+    filters = ("on", "budget", "cost", "method", "a", "b", "run", "which", "sample", "machine", "timed")
+    plain, attacked = page(name, store), page(name, store, **dict.fromkeys(filters, HOSTILE))
+    assert [box.value for box in attacked.selectbox] == [box.value for box in plain.selectbox]
+    assert not [text for text in texts(attacked) if "alert(1)" in text]
+
+
+def test_the_ranking_names_the_best_method_its_ties_and_what_beats_it(store: Path):
+    shown = page("overview", store)
+    assert "Best at 50%: divprune, RA 100.0 %, ahead of every other method." in texts(shown)
+    table = next(text for text in texts(shown) if "<table>" in text)
+    assert table.index(">divprune<") < table.index(">random<") < table.index(">fastv<")
+
+
+def test_a_budget_in_the_url_is_shown(store: Path):
+    assert "Best at 25%: divprune" in " ".join(texts(page("overview", store, budget="25%")))
+
+
+def test_what_is_not_ranked_stands_apart(store: Path):
+    shown = page("overview", store)
+    ranked = next(text for text in texts(shown) if "<table>" in text)
+    apart = {str(cell) for table in shown.dataframe for cell in table.value.to_numpy().ravel()}
+    for run in ("pact:25%", "tome:50%"):
+        assert run in apart
+        assert f">{run.partition(':')[0]}<" not in ranked
+
+
+@pytest.mark.parametrize("cost", ["visual tokens", "FLOPs", "latency"])
+def test_each_cost_has_its_chart(store: Path, cost: str):
+    assert len(page("pareto", store, cost=cost).get("plotly_chart")) == 1
+
+
+def test_two_runs_are_compared_question_by_question(store: Path):
+    shown = page("compare", store, a="full", b="fastv:50%")
+    told = dict(shown.dataframe[0].value.to_numpy().tolist())
+    assert told["questions that only A has right"] == "9"
+    assert told["questions that only B has right"] == "0"
+    assert len(shown.dataframe[1].value) == 9
+
+
+def test_only_what_pruning_lost_is_listed(store: Path):
+    shown = page("samples", store, run="fastv:50%", which="lost by pruning")
+    assert len(shown.selectbox(key="pick:sample").options) == 9
+
+
+def test_a_slower_method_is_named(store: Path):
+    assert any("Slower than no pruning: fastv 50% (-20.0 %)" in text for text in texts(page("latency", store)))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_store_that_is_not_there_is_told_and_not_made(tmp_path: Path, name: str):
+    shown = page(name, tmp_path / "none.duckdb")
+    assert "there is no store" in shown.info[0].value.replace("\\", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_without_runs_says_how_to_make_one(tmp_path: Path):
+    from harness.store import Store
+
+    Store(tmp_path / "x.duckdb").rebuild()
+    assert "holds no runs yet" in page("overview", tmp_path / "x.duckdb").info[0].value
+
+
+def test_a_torn_database_is_rebuilt_from_its_logs_and_that_is_told(store: Path, tmp_path: Path):
+    path = Path(shutil.copytree(store.parent, tmp_path / "copy")) / store.name
+    path.write_bytes(path.read_bytes()[:5000])
+    shown = page("overview", path)
+    assert "rebuilt from" in shown.warning[0].value.replace("\\", "")
+    assert "Best at 50%: divprune" in " ".join(texts(shown))
+
+
+def test_a_busy_store_is_told_in_words(store: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("leaderboard.data.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("leaderboard.data.stamp_of", lambda path: (1, 1))  # nothing is cached under this stamp
+    with FileLock(f"{store}.lock"):
+        assert "in use by another process" in page("overview", store).info[0].value.replace("\\", "")
