@@ -166,4 +166,5 @@ _FAMILIES: dict[str, Callable[[Any], ModelDims]] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "internvl": _internvl,
     "llava": _llava,
+    "llava_next": _llava,
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
 from harness.measure.dims import ModelDims
 from harness.measure.signals import aggregate_flops, llm_signal_flops, vit_signal_flops
 from harness.measure.windows import attended, is_windowed, window_tokens
@@ -23,16 +26,16 @@ from methods.base import (
 )
 from methods.ops import share
 
-Rows = tuple[tuple[int, int], ...]  # units and aggregates of each image
+Rows = tuple[tuple[int, int], ...]  # units and aggregates of each image, or of each tile where images have several
 
 
 def unpruned_realised(dims: ModelDims, shape: Shape, text_tokens: int) -> Realised:
     """What runs without a method."""
-    rows = _units(shape.images)
+    rows = _whole(shape)
     vit_tokens = (_vit_tokens(dims, rows, extra=0),) * shape.vit_layers
     return Realised(
         vit_tokens=vit_tokens,
-        merged_units=shape.n,
+        merged_units=shape.in_vit.n,
         entering=(shape.n,) * shape.llm_layers,
         text_tokens=text_tokens,
         vit_attended=_attended(dims, shape, [rows] * shape.vit_layers, vit_tokens, extra=0),
@@ -48,7 +51,7 @@ def planned_realised(
     model: ModelInfo | None = None,
 ) -> Realised:
     """What will run under `plan`; masks (`kept`) stay empty, since which tokens survive depends on the picture. So does
-    how full windows are behind a cut in the ViT: `vit_attended` is an estimate there.
+    how full windows are behind a cut in the ViT, or tiles: `vit_attended` and `vit_tokens` are estimates there.
 
     pruner: the method that made the plan, None for one that costs nothing and gathers nothing. model: what the method
     was prepared for; needed where it puts extra tokens into the ViT. Raises ValueError for a plan in native mode,
@@ -61,40 +64,44 @@ def planned_realised(
         raise MissingSignal("what a CLIP model costs depends on the question's words; ask for tokens, not for FLOPs")
     extra = pruner.extra_vit_token_count() if plan.layers_of(IN_VIT) else 0
     needs = pruner.needs(shape) if plan.keeps else ()
-    by_half = {0: _units(shape.images)}  # the attention of block b is half 2b, its MLP the one behind
+    by_half = {0: _whole(shape)}  # the attention of block b is half 2b, its MLP the one behind
     sites, flops = [], 0
-    n = merged = shape.n
+    n, merged, in_vit = shape.n, shape.in_vit.n, shape.in_vit
+    before = {site: min(keep, in_vit.n) for site, keep in plan.keeps.items() if site.hook in (PRE_TOKENIZATION, IN_VIT)}
+    capped = replace(plan, keeps={**plan.keeps, **before})
     cls_rows = len(shape.grids) if shows_cls_rows(pruner, plan, shape) else 0
     for site in sorted(plan.keeps, key=_running_order):
         kept, width = plan.keeps[site], site_width(dims, site)
         assert kept is not None
-        rows = pruner.alive_after(site, plan, shape) or _units(share(kept, shape.images))
+        seen = in_vit if site in before else shape
+        rows = pruner.alive_after(site, capped, seen) or _units(share(capped.keeps[site], seen.images))
         alive = sum(map(sum, rows))
         gathered = sum(aggregates for _, aggregates in rows)
         each = rows_of_unit(site, pruner, shape)
-        n += cls_rows if site.hook == INTERFACE else 0
+        n = merged if site in before else n + (cls_rows if site.hook == INTERFACE else 0)
         sites.append((site.label, n * each, (alive - gathered) * each, width))
-        flops += pruner.selection_flops(site, n * each, (alive - gathered) * each, width, shape)
+        flops += pruner.selection_flops(site, n * each, (alive - gathered) * each, width, seen)
         if gathered:
             flops += gathered * aggregate_flops(dims, site, n)
         if site.hook == IN_LLM:
             asked = [need for need in needs if need.tower == "llm" and need.kind != "question"]
             flops += llm_signal_flops(dims, asked, site, n, plan.entering, text)
-        if site.hook in (PRE_TOKENIZATION, IN_VIT):
-            by_half[2 * site.layer + (1 if site.after == "attention" else 2) if site.hook == IN_VIT else 0] = rows
-            merged = alive
-        n = alive
+        if site in before:
+            half = 2 * site.layer + (1 if site.after == "attention" else 2) if site.hook == IN_VIT else 0
+            by_half[half], merged = _over_tiles(shape, rows), alive
+        n = kept if site in before else alive  # newlines take what the patches leave
     halves = _every_half(by_half, 2 * shape.vit_layers)
     blocks = halves[::2]
     vit_tokens, mlp_tokens = (tuple(_vit_tokens(dims, rows, extra) for rows in halves[start::2]) for start in (0, 1))
     for need in (need for need in needs if need.tower == "vit"):
         windowed = is_windowed(dims, need.layer)
-        for grid, (units, more), tokens in zip(shape.grids, blocks[need.layer], vit_tokens[need.layer], strict=True):
+        for grid, (units, more), tokens in zip(_grids(shape), blocks[need.layer], vit_tokens[need.layer], strict=True):
+            units = min(units, prod(grid))  # padding asks nothing
             windows = window_tokens(dims, grid, units, more, extra) if windowed else ()
             flops += vit_signal_flops(dims, need, units, tokens, extra, windows)
     if extra:
         assert model is not None, "extra ViT tokens cost what the model's sizes say"
-        flops += len(shape.grids) * pruner.extra_vit_flops(text.question, model)
+        flops += len(_grids(shape)) * pruner.extra_vit_flops(text.question, model)
     return Realised(
         vit_tokens=vit_tokens,
         merged_units=merged + cls_rows,
@@ -120,6 +127,27 @@ def _running_order(site: Site) -> tuple[int, int, str]:
 
 def _units(counts: tuple[int, ...]) -> Rows:
     return tuple((units, 0) for units in counts)
+
+
+def _whole(shape: Shape) -> Rows:
+    """What enters the first block without a method: padding of tiles too."""
+    return tuple((patches, 0) for _, patches, _ in shape.tiles) if shape.tiles else _units(shape.images)
+
+
+def _grids(shape: Shape) -> tuple[tuple[int, int], ...]:
+    """Of each image; of each tile the units that are visual tokens."""
+    return tuple((1, units) for _, _, units in shape.tiles) if shape.tiles else shape.grids
+
+
+def _over_tiles(shape: Shape, rows: Rows) -> Rows:
+    """Rows of images as rows of their tiles, shared by size; an aggregate stands in its image's first."""
+    if not shape.tiles:
+        return rows
+    spread: list[tuple[int, int]] = []
+    for image, (units, aggregates) in enumerate(rows):
+        shares = share(units, tuple(shown for owner, _, shown in shape.tiles if owner == image))
+        spread += [(part, 0 if place else aggregates) for place, part in enumerate(shares)]
+    return tuple(spread)
 
 
 def _vit_tokens(dims: ModelDims, rows: Rows, extra: int) -> tuple[int, ...]:
