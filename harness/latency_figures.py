@@ -12,6 +12,7 @@ from harness.measure.doubts import was_throttled
 from harness.measure.rates import BATCHES, NOT_BATCHED
 from harness.measure.roofline import roofline
 from harness.measure.summary import LatencySummary, summarise
+from harness.records import LatencyRow
 
 ARMS = ("base", "pruned")
 
@@ -20,8 +21,11 @@ def latency_figures(contents: RunContents, machine_id: str) -> dict[str, Any]:
     """Fields of `Figures`; {} for a run that was not timed on that machine."""
     rows = [row for at, row in contents.latencies if at == machine_id]
     resources = [row for at, row in contents.resources if at == machine_id]
-    if not rows:
-        return {}
+    return figures_of_sessions(rows, resources) if rows else {}
+
+
+def figures_of_sessions(rows: Sequence[LatencyRow], resources: Sequence[ResourceRow]) -> dict[str, Any]:
+    """Fields of `Figures` from the rows of sessions on one machine."""
     throttled = was_throttled(resources)
     latency = summarise(rows, throttled)
     return {**_times(latency), "throttled": throttled, **_limits(resources, latency), **_resources(resources)}

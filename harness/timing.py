@@ -64,8 +64,11 @@ def protocol_for(device: str, pairs: int | None, sessions: int | None, minutes: 
     return Protocol(pairs=pairs, seconds=None if minutes is None else minutes * 60, sessions=sessions or 1)
 
 
-def time_session(subject: Subject, protocol: Protocol, stop: Stop) -> list[Row]:
-    """The rows of one session in this process. Raises Interrupted as soon as `stop` says so; nothing is kept then."""
+def time_session(subject: Subject, protocol: Protocol, stop: Stop, loops: bool = True) -> list[Row]:
+    """The rows of one session in this process; loops: throughput and energy too, which take seconds an arm.
+
+    Raises Interrupted as soon as `stop` says so; nothing is kept then.
+    """
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}-{os.getpid()}"
     cases = cases_of(subject)
     resources: list[ResourceRow] = []
@@ -77,7 +80,7 @@ def time_session(subject: Subject, protocol: Protocol, stop: Stop) -> list[Row]:
     clock = StageClock(default_backend(subject.answering.model.device))
     rows: list[Row] = [*measure_pairs(arms, protocol, clock, session, observe)]
     rows += preprocess_rows({key: _preparing(subject, case) for key, case in cases.items()}, session)
-    return rows + resources + resource_rows(subject, cases, arms, session)
+    return rows + resources + resource_rows(subject, cases, arms, session, loops)
 
 
 def arms_of(subject: Subject, cases: Mapping[str, Case], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:

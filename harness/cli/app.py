@@ -7,6 +7,7 @@ import sys
 import typer
 
 from harness.cli import (
+    bench,
     board,
     compare,
     database,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("bench")(bench.bench)
 app.command("flops")(flops.flops)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

@@ -1,0 +1,264 @@
+"""Many methods timed against no pruning on one synthetic scene each: the latency half of a leaderboard, no data needed.
+
+The grid is models x attentions x scenes x methods x budgets. A session opens each model once for all its cells; where
+several sessions are asked, each runs in a fresh process. Rounds go on as long as there is time: every cell gets its
+first session before any gets its second. What a file holds already is not measured again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from harness.accuracy import Answering
+from harness.budget import BudgetSpec, matches
+from harness.cost import Cost
+from harness.errors import HarnessError, Interrupted
+from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
+from harness.identity import current_code
+from harness.latency_rows import session_of
+from harness.measure.dims import dims_of
+from harness.measure.doubts import PUBLISHED_PAIRS
+from harness.measure.latency import Protocol
+from harness.models import catalogue
+from harness.models.clock import Untimed
+from harness.models.loading import OpenModel, adapter_file, open_model
+from harness.models.random_weights import open_random
+from harness.models.synthetic import TEXT
+from harness.planning import FALL_SHORT, Planner
+from harness.records import digest
+from harness.scene import Scene, benchmark_of
+from harness.timing import Subject, arms_of, cases_of, time_session
+from methods import build, get
+from methods.base import BudgetInfeasible, Pruner, PruningError
+
+UNTIMED_PREFILLS = 3  # of a session beside its pairs: the method's first, then one of each arm that is watched
+Tell = Callable[[str], None]
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a process opens once: a model with one attention."""
+
+    model: str
+    random_weights: bool
+    dtype: str
+    device: str
+    attention: str
+    image_backend: str = "pil"
+
+    def open(self) -> OpenModel:
+        """Raises what opening raises."""
+        words = {key: getattr(self, key) for key in ("dtype", "device", "attention", "image_backend")}
+        if self.random_weights:
+            return open_random(catalogue.named(self.model), **words)
+        return open_model(self.model, **words)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row to be: a method at a budget on a scene."""
+
+    stage: Stage
+    scene: Scene
+    method: str  # NAME, NAME:PRESET or a path
+    budget: BudgetSpec
+
+    def identity(self, machine_id: str) -> dict[str, Any]:
+        """What tells this cell's rows from others: plain JSON, the code and the machine in it."""
+        words = {**asdict(self.stage), **asdict(self.scene), "method": self.method, "budget": str(self.budget)}
+        return {**words, "machine_id": machine_id, "code": current_code(self.method.partition(":")[0]) or ""}
+
+    def key(self, machine_id: str) -> str:
+        return digest(self.identity(machine_id))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cell in one session. session: its columns; facts: of the cell, None where it did not run."""
+
+    cell: Cell
+    status: str
+    message: str
+    facts: dict[str, Any]
+    session: dict[str, Any] | None = None
+
+
+def grid(
+    stages: Iterable[Stage], scenes: Sequence[Scene], methods: Sequence[str], budgets: Sequence[BudgetSpec]
+) -> list[Cell]:
+    """Every cell, those of one stage together. No pruning needs one budget only."""
+    whole = BudgetSpec("layer_average", 1.0)
+    return [
+        Cell(stage, scene, method, budget)
+        for stage in stages
+        for scene in scenes
+        for method in methods
+        for budget in ([whole] if method == "full" else budgets)
+    ]
+
+
+def measure(
+    rounds: Iterable[Sequence[Cell]], protocol: Protocol, fresh: bool, tell: Tell, stop: Stop = lambda: False
+) -> Iterator[Outcome]:
+    """The outcomes of each round's cells as they are there, until the protocol's seconds are spent.
+
+    protocol: pairs of one cell at most; seconds of everything. fresh: each stage of each round in a process of its
+    own. Raises Interrupted when told to stop.
+    """
+    end = None if protocol.seconds is None else time.monotonic() + protocol.seconds
+    for cells in rounds:
+        left = list(cells)
+        for stage in dict.fromkeys(cell.stage for cell in cells):
+            mine = [cell for cell in left if cell.stage == stage]
+            if end is not None and time.monotonic() >= end:
+                tell(f"the time is up; {len(left)} cells of this round are left, the same command goes on with them")
+                return
+            run = partial(run_stage, mine, protocol, end, len(left) - len(mine))
+            yield from _in_fresh_process(run, stop) if fresh else run(stop)
+            left = left[len(mine) :]
+
+
+def run_stage(
+    cells: Sequence[Cell], protocol: Protocol, end: float | None, others: int, stop: Stop
+) -> Iterator[Outcome]:
+    """The outcomes of one stage's cells. end: on the monotonic clock; others: cells that wait for the rest of it."""
+    try:
+        model = cells[0].stage.open()
+    except (HarnessError, torch.OutOfMemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and error.exit_code == 2:
+            raise
+        yield from (Outcome(cell, ERROR, _first_line(error), {}) for cell in cells)
+        return
+    for number, cell in enumerate(cells):
+        if end is not None and number and time.monotonic() >= end:
+            return
+        share = None if end is None else max(0.0, end - time.monotonic()) / (len(cells) - number + others)
+        yield _outcome(cell, model, protocol, share, stop)
+
+
+def _outcome(cell: Cell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop) -> Outcome:
+    facts: dict[str, Any] = {}
+    try:
+        status, session = _session(cell, model, protocol, share_s, stop, facts)
+        return Outcome(cell, status, "", facts, session)
+    except BudgetInfeasible as error:
+        return Outcome(cell, INFEASIBLE, str(error), facts)
+    except PruningError as error:
+        return Outcome(cell, UNSUPPORTED, str(error), facts)
+    except torch.OutOfMemoryError as error:
+        return Outcome(cell, ERROR, _first_line(error), facts)
+
+
+def _session(
+    cell: Cell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop, facts: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    pruner, preset = pruner_of(cell.method, model)
+    facts |= {"preset": preset, "settings": pruner.settings(), "model_revision": model.revision}
+    subject = subject_of(cell, model, pruner)
+    [(key, case)] = cases_of(subject).items()
+    _, pruned = arms_of(subject, {key: case}, stop)[key]
+    began = time.monotonic()
+    entering = pruned(Untimed()).realised.entering
+    prefill_s = time.monotonic() - began
+    asked = cell.budget.ask(case.inputs.shape.n) if cell.budget.kind != "flops_ratio" else None
+    facts |= {
+        "shape_key": key,
+        "visual_tokens": case.inputs.shape.n,
+        "text_tokens": case.inputs.text_tokens,
+        "asked_tokens": asked,
+        "layer_average_tokens": sum(entering) / len(entering),
+    }
+    rows = time_session(subject, _bounds(protocol, share_s, prefill_s, model.device), stop, loops=False)
+    status = OK if _meets(cell, asked, entering) else FAILED_BUDGET
+    return status, session_of(rows, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+def pruner_of(method: str, model: OpenModel) -> tuple[Pruner, str]:
+    """The method and its preset; where a trained adapter is wanted and there is none, a preset that wants none.
+
+    Time does not depend on what an adapter has learnt, its shapes are the same.
+    """
+    pruner = build(method)
+    if not pruner.wants_adapter or adapter_file(model.family, pruner) is not None:
+        return pruner, "" if ".py" in method else method.partition(":")[2]
+    for preset in get(pruner.name).presets:
+        untrained = build(f"{pruner.name}:{preset}")
+        if not untrained.wants_adapter:
+            return untrained, preset
+    return pruner, ""
+
+
+def subject_of(cell: Cell, model: OpenModel, pruner: Pruner) -> Subject:
+    """What one timing session needs."""
+    benchmark = benchmark_of(cell.scene, TEXT)
+    dims, engine = dims_of(model.family.model.config), model.engine(pruner)
+    cost = Cost(dims, pruner, model.family.info)
+    planner = Planner(engine, cell.budget, cost.planned_ratio)
+    answering = Answering(model, engine, planner, benchmark, cell.scene.seed, cost.by_stage)
+    return Subject(answering, model.engine(None), benchmark.samples, dims)
+
+
+def _bounds(protocol: Protocol, share_s: float | None, prefill_s: float, device: str) -> Protocol:
+    """The bounds of one cell's session: its share of the time, less what is not timed in it."""
+    on_host = torch.device(device).type == "cpu"
+    pairs = protocol.pairs or (None if on_host else PUBLISHED_PAIRS)
+    if share_s is None:
+        return Protocol(pairs=pairs or PUBLISHED_PAIRS, seed=protocol.seed)
+    seconds = max(0.0, share_s - UNTIMED_PREFILLS * prefill_s)
+    slow = on_host and prefill_s > 0.2  # warm-up until times settle would take all of it
+    return Protocol(pairs=pairs, seconds=seconds, warmup=1 if slow else None, seed=protocol.seed)
+
+
+def _meets(cell: Cell, asked: int | None, entering: tuple[int, ...]) -> bool:
+    if asked is None or cell.method == "full":
+        return True
+    entered = entering[:1] if cell.budget.kind == "interface_kept" else entering
+    return matches(asked, entered) or (cell.method in FALL_SHORT and sum(entered) <= asked * len(entered))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]
+
+
+def _in_fresh_process(run: Callable[[Stop], Iterator[Outcome]], stop: Stop) -> Iterator[Outcome]:
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe(duplex=False)
+    process = spawning.Process(target=_send, args=(theirs, run), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            while not ours.poll(0.2):
+                if stop():
+                    raise Interrupted("stopped while timing; every finished session is kept")
+            found = ours.recv()
+            if found is None:
+                return
+            yield found
+    except EOFError:
+        process.join()
+        raise HarnessError(
+            f"a timing session ended with code {process.exitcode}; run the same command again, it goes on"
+        ) from None
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _send(connection: Connection, run: Callable[[Stop], Iterator[Outcome]]) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for outcome in run(lambda: False):
+        connection.send(outcome)
+    connection.send(None)
