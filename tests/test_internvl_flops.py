@@ -50,6 +50,12 @@ def counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={flash: _attention_flops})
 
 
+def total(counted: FlopCounterMode) -> int:
+    """Everything but the rotary tables, which transformers 5.18 makes with a product of matrices."""
+    tables = [sum(each.values()) for name, each in counted.get_flop_counts().items() if name.endswith("rotary_emb")]
+    return counted.get_total_flops() - sum(tables)
+
+
 @pytest.mark.parametrize("grids", [ONE, THREE])
 def test_the_native_model_is_counted_to_the_unit(family, grids):
     batch = internvl_processed(grids)
@@ -59,7 +65,7 @@ def test_the_native_model_is_counted_to_the_unit(family, grids):
     flops = prefill_flops(dims, unpruned_realised(dims, shape, batch["input_ids"].shape[1] - shape.n))
     by_module = {name: sum(each.values()) for name, each in counted.get_flop_counts().items()}
     whole = type(family.model).__name__
-    assert flops.total == counted.get_total_flops()
+    assert flops.total == total(counted)
     assert flops.vit == by_module[f"{whole}.model.vision_tower"]
     assert flops.projector == by_module[f"{whole}.model.multi_modal_projector"]
 
@@ -74,6 +80,6 @@ def test_what_ran_is_counted_to_the_unit_and_told_from_the_plan(family, name, gr
         realised = engine.prefill(inputs, plan).realised
     dims = dims_of(family.model.config)
     extra = pruner.extra_vit_token_count() if plan.layers_of("in-vit") else 0
-    assert prefill_flops(dims, realised, extra).total == counted.get_total_flops()
+    assert prefill_flops(dims, realised, extra).total == total(counted)
     told = planned_realised(dims, inputs.shape, plan, inputs.text, pruner, family.info)
     assert told == replace(realised, kept={})
