@@ -13,7 +13,7 @@ from tiny import processed, qwen3_vl
 from harness.cli import main
 from harness.errors import UsageError
 from harness.models.engine import Engine
-from harness.models.loading import OpenModel, WrongAdapter, load_adapter
+from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
 from harness.models.qwen3_vl import Qwen3VL
 from harness.train.adapter import (
     Recipe,
@@ -26,6 +26,7 @@ from harness.train.adapter import (
 )
 from harness.train.examples import open_examples
 from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
+from harness.validate.tiny import TINY
 from methods.quietprune import QuietPrune
 from methods.random import Random
 
@@ -218,3 +219,34 @@ def test_the_command_trains_on_a_file_and_writes_an_adapter(tmp_path, monkeypatc
     assert leaving.value.code == 0
     with safe_open(out, framework="pt") as opened:
         assert '"steps": 1' in opened.metadata()["recipe"]
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_gradients_through_a_clip_tower_are_those_of_finite_differences(family):
+    """The published loss's way: from the answer's logits through LLM, aggregate and joint attention to the adapter."""
+    kind = FAMILIES[family](TINY[family].build(torch.float64))
+    engine = Engine(kind, PRUNER)
+    inputs = kind.inputs(TINY[family].processed(TINY[family].one_image[0]))
+    adapter, plan = engine.prepared, plan_for(engine, inputs, 0.4)
+    adapter.requires_grad_(True)
+    aim = torch.randn(2, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss():
+        logits, trace = answer_logits(engine, inputs, 2, plan)
+        return (logits * aim).sum(), {site: units.tolist() for site, (_, units) in trace.kept.items()}
+
+    with frozen(kind.model):
+        value, kept = loss()
+        value.backward()
+        weight = adapter.inverse_2.weight
+        direction = weight.grad / weight.grad.norm()
+        values = []
+        for step in (1e-3, -1e-3):
+            with torch.no_grad():
+                weight += step * direction
+                moved, kept_now = loss()
+                weight -= step * direction
+            assert kept_now == kept
+            values.append(moved.item())
+    assert weight.grad.norm() > 1e-4
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(weight.grad.norm().item(), rel=0.02)

@@ -45,17 +45,28 @@ def watching_cuts(engine: Engine, plan: Plan) -> Iterator[dict[int, list[Capture
 
 
 def guidance_loss(captures: dict[int, list[Capture]], plan: Plan, trace: Trace, relevance: list[Tensor]) -> Tensor:
-    """Mean over cuts and images of KL(LLM attention || extra token's attention) over the units alive at the cut."""
+    """Mean over cuts and images of KL(LLM attention || extra token's attention) over the units alive at the cut.
+
+    Zero where images are cut into tiles, each of which has an extra token of its own.
+    """
+    if trace.shape.tiles:
+        return relevance[0].new_zeros(())
     losses = []
     alive = [torch.arange(part.shape[0], device=part.device) for part in relevance]
     for site in sorted(site for site in plan.keeps if site.hook == IN_VIT):
         for index, (units, wanted) in enumerate(zip(alive, relevance, strict=True)):
-            capture = captures[site.layer][index]
+            capture = _of_image(captures[site.layer], index)
             attention = capture.logits(slice(0, 1), False).softmax(-1).mean((0, 1))  # (tokens,) extra token first
-            patches = trace.shape.unit_patches
-            own = attention[1 : 1 + patches * units.shape[0]].view(-1, patches).sum(1)  # (alive units,)
+            patches, front = trace.shape.unit_patches, 2 if trace.shape.vit_cls else 1
+            own = attention[front : front + patches * units.shape[0]].view(-1, patches).sum(1)  # (alive units,)
             target = wanted[units] / wanted[units].sum()
             losses.append((target * (target.clamp_min(1e-9).log() - (own / own.sum()).log())).sum())
         image, unit = trace.kept[site.label]
         alive = [unit[image == index] for index in range(len(relevance))]
     return torch.stack(losses).mean()
+
+
+def _of_image(captures: list[Capture], index: int) -> Capture:
+    """One image's capture, from one an image or from one of all images in a batch."""
+    whole = captures[-1]
+    return whole.of_row(index, whole.key.shape[2]) if whole.query.shape[0] > 1 else captures[index]
