@@ -119,7 +119,8 @@ class Signal:
     tower    "vit" | "llm" | "clip" (at the interface), layer 0-based. A decoder layer that has not run yet is peeked at
              (input norm and projections on the current states), which is what the layer itself will compute. A ViT
              block gives its signals from its own attention on: to the site after="attention" of that block, to later
-             in-vit sites and to the interface, up to the next selection in the ViT, which ends them.
+             in-vit sites and to the interface, up to the next selection in the ViT, which ends them. A block that
+             attends within windows gives of rows the "received" ones alone; what other windows give is 0.
     queries  which query rows: "last" (the prompt's last token), "text" (after the first visual token), "visual",
              "extra" (tokens of `extra_vit_tokens`), "cls"; "mean": one query, the mean of all tokens up to the last
              visual one, which attends to just these; "received": the mean over all visual rows of the image ("rows"

@@ -7,7 +7,7 @@ of an image are a window of their own, and so is its aggregate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class WindowedState(VisionState):
     sizes: tuple[int, ...] = ()
     first: Tensor = NOWHERE
     windows: tuple[int, ...] = ()
-    back: Tensor = field(default=NOWHERE)
+    back: Tensor = NOWHERE
 
     def by_window(self) -> WindowedState:
         """The same rows window by window, each in the order in which they stood. Waits for the device once a cut."""
