@@ -83,17 +83,21 @@ class ToMe(Pruner):
             raise PruningError(f"r must be >= 0 and inflection in [-1, 1], got {self.r} and {self.inflection}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
-        alive = self._native(shape) if budget.kind == "native" else self._exact(budget.tokens, shape)
-        if budget.kind != "native" and alive[-1] > budget.tokens:
-            floor = next(k for k in range(budget.tokens + 1, shape.n + 1) if self._exact(k, shape)[-1] == k)
+        seen, native = shape.in_vit, budget.kind == "native"
+        alive = self._native(seen) if native else self._exact(min(budget.tokens, seen.n), seen)
+        if not native and alive[-1] > budget.tokens:
+            floor = next(k for k in range(budget.tokens + 1, seen.n + 1) if self._exact(k, seen)[-1] == k)
             raise BudgetInfeasible(
                 f"tome halves an image's tokens at most in each of {shape.vit_layers} ViT blocks and leaves one: it "
                 f"needs >= {floor} of {shape.n} tokens here, got {budget.tokens}; raise --budget",
                 floor,
             )
-        steps = zip([shape.n, *alive], alive, strict=False)
+        steps = zip([seen.n, *alive], alive, strict=False)
         keeps = {_site(block): after for block, (before, after) in enumerate(steps) if after < before}
-        return Plan(keeps, (alive[-1],) * shape.llm_layers)
+        tokens = alive[-1] if keeps else shape.n
+        if not native and tokens > budget.tokens:  # nothing to merge, yet fewer tokens than the prompt has (newlines)
+            keeps, tokens = {_site(shape.vit_layers - 1): budget.tokens}, budget.tokens
+        return Plan(keeps, (tokens,) * shape.llm_layers)
 
     def _native(self, shape: Shape) -> list[int]:
         """Units alive after each block by the authors' schedule."""
