@@ -17,19 +17,32 @@ from leaderboard.drawing import draw
 from leaderboard.ranking import STYLE
 
 PAGES = {
-    "overview": ("Overview", ":material/leaderboard:"),
-    "pareto": ("Pareto", ":material/show_chart:"),
-    "method": ("Method", ":material/description:"),
-    "compare": ("Compare", ":material/compare_arrows:"),
-    "samples": ("Samples", ":material/image_search:"),
-    "latency": ("Latency", ":material/timer:"),
+    "overview": (
+        "Overview",
+        ":material/leaderboard:",
+        "Which method keeps the most accuracy at the same budget, and is the difference real?",
+    ),
+    "pareto": ("Pareto", ":material/show_chart:", "What does accuracy cost, and which methods are worth their cost?"),
+    "method": ("Method", ":material/description:", "What does one method do, and where does it do well?"),
+    "compare": (
+        "Compare",
+        ":material/compare_arrows:",
+        "Two runs on the same questions: which is better, and where do they differ?",
+    ),
+    "samples": ("Samples", ":material/image_search:", "What did the method look at, and what did it throw away?"),
+    "latency": ("Latency", ":material/timer:", "Where does the time go, and does pruning pay on this machine?"),
+    "profile": ("Profile", ":material/speed:", "Which operators take the time?"),
+    "published": ("Published", ":material/library_books:", "What do the papers print?"),
+    "submit": ("Submit", ":material/upload:", "How does a method get onto this board?"),
 }
 WITHOUT_RUNS = {"published", "submit", "profile"}  # pages that need no run
 
 
 def page(name: str, store: Path) -> None:
     """One page on a store; whatever is wrong with the store is told in words."""
-    st.title(PAGES[name][0])
+    title, _, question = PAGES[name]
+    st.title(title)
+    draw([Words(question, "soft")])
     show: Callable[[Board], None] = import_module(f"leaderboard.views.{name}").show
     try:
         board = open_board(store)
@@ -55,9 +68,12 @@ def main(store: Path) -> None:
     st.html(f"<style>{STYLE}</style>")
     pages = [
         st.Page(_shown(name, store), title=title, icon=icon, url_path=name, default=name == "overview")
-        for name, (title, icon) in PAGES.items()
+        for name, (title, icon, _) in PAGES.items()
     ]
-    st.navigation(pages).run()
+    shown = st.navigation(pages)
+    with st.sidebar:
+        draw([Words(f"Visual-token pruning · {store.name}", "soft")])
+    shown.run()
 
 
 def _shown(name: str, store: Path) -> Callable[[], None]:

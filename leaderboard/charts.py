@@ -14,6 +14,7 @@ from leaderboard.palette import GREY, INK, NO, STAGE_COLOURS, YES, mark_of
 STAGES = ("vit", "projector", "select", "llm_prefill", "residual")
 _STAGE_WORDS = {"vit": "ViT", "projector": "projector", "select": "selection", "llm_prefill": "LLM prefill"}
 HEIGHT = 460
+APART = 0.012  # between neighbours on an axis of logarithms, as a share of x
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
     """Value against cost, bars for 95 % intervals, a line where no pruning stands. A ring: on the front in half of
     the draws or more."""
     figure = go.Figure()
-    for curve in curves:
-        figure.add_trace(_curve(curve))
+    for at, curve in enumerate(curves):
+        figure.add_trace(_curve(curve, 1 + APART * (at - (len(curves) - 1) / 2) if log else 1.0))
     sure = [point for curve in curves for point in curve.points if (point.certainty or 0) >= 0.5]
     if sure:
         figure.add_trace(_front(sure))
@@ -80,12 +81,13 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
     return figure
 
 
-def _curve(curve: Curve) -> go.Scatter:
+def _curve(curve: Curve, apart: float) -> go.Scatter:
+    """apart: factor on x, so that the bars of methods at one budget do not hide each other."""
     mark, points = mark_of(curve.method), sorted(curve.points, key=lambda point: point.x)
     bars = {"type": "data", "symmetric": False, "thickness": 1.4, "width": 3, "color": mark.colour}
     spread = [(point.x_high - point.x, point.x - point.x_low) for point in points if point.x_high and point.x_low]
     return go.Scatter(
-        x=[point.x for point in points],
+        x=[point.x * apart for point in points],
         y=[point.y for point in points],
         name=plain_text(curve.name, 40),
         mode="lines+markers",

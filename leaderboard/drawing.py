@@ -43,7 +43,7 @@ def _draw(block: Block) -> None:
             config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 3, "filename": name}}
             st.plotly_chart(figure, config=config, key=f"chart:{name}")
         case Table():
-            st.dataframe(frame_of(block), hide_index=True, key=f"table:{block.name}")
+            st.dataframe(frame_of(block), hide_index=True, key=f"table:{block.name}", placeholder="–")
 
 
 def frame_of(table: Table) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from harness.report.markup import Markup, join, tag
 from leaderboard.palette import Mark, mark_of
 
 STYLE = """
+[data-testid="stMainBlockContainer"] { padding-top: 2.6rem; max-width: 82rem; }
+[data-testid="stMainBlockContainer"] h1 { font-size: 1.9rem; padding: 0; }
 .board table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
 .board th, .board td { padding: .42rem .7rem; text-align: right; white-space: nowrap; border: 0;
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }

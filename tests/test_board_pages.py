@@ -13,6 +13,7 @@ from boards import HOSTILE, page, small_store, texts
 from filelock import FileLock
 
 PAGES = ("overview", "pareto", "method", "compare", "samples", "latency")
+WITHOUT_RUNS = ("profile", "published", "submit")
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,22 @@ def test_a_busy_store_is_told_in_words(store: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("leaderboard.data.stamp_of", lambda path: (1, 1))  # nothing is cached under this stamp
     with FileLock(f"{store}.lock"):
         assert "in use by another process" in page("overview", store).info[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize("name", WITHOUT_RUNS)
+def test_pages_that_need_no_run_open_without_a_store(tmp_path: Path, name: str):
+    hostile = dict.fromkeys(("profile", "paper-method", "paper-model"), HOSTILE)
+    assert texts(page(name, tmp_path / "none.duckdb", **hostile))
+
+
+def test_printed_numbers_can_be_narrowed_to_a_method(tmp_path: Path):
+    shown = page("published", tmp_path / "none.duckdb", **{"paper-method": "quietprune"})
+    assert set(shown.dataframe[0].value["method"]) == {"quietprune"}
+
+
+def test_the_commands_that_the_submit_page_names_exist(tmp_path: Path):
+    from harness.cli import app
+
+    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    lines = [line for code in page("submit", tmp_path / "none.duckdb").code for line in code.value.splitlines()]
+    assert {line.split()[1] for line in lines} <= known

@@ -15,7 +15,8 @@ from leaderboard.drawing import draw
 
 HOW = (
     "Ringed points are on the front in at least half of the resampled sets of images: nothing else is at least as "
-    "accurate for no more cost. Bars are 95 % intervals. Grey: controls, which do not look at what they drop."
+    "accurate for no more cost (tokens to the nearest whole one). Bars are 95 % intervals; on an axis of logarithms "
+    "methods stand a little apart. Grey: controls, which do not look at what they drop."
 )
 
 
@@ -68,7 +69,8 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
         yield Words(f"No run of this group knows its {cost} yet: {hint}", "note")
         return
     costs = {line.run["run_id"]: axis.of(line)[0] for line in shown}
-    sure = certainty_of(board, name, costs)
+    judged = {run: round(value) if axis.log else value for run, value in costs.items()}
+    sure = certainty_of(board, name, judged)
     figure = charts.trade_off(_curves(shown, axis, sure), _unpruned(group), axis.title, "accuracy, %", axis.log)
     if cost == "latency" and (ceiling := _ceiling(shown)) is not None:
         charts.add_ceiling(figure, 1 - ceiling)
