@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import commands_in
 from PIL import Image
 from tiny_catalogue import tiny_entry
 
@@ -127,3 +128,26 @@ def test_configs_hold_what_the_hub_says_and_nothing_else():
     for path in Path(catalogue.FOLDER).glob("*.json"):
         assert set(json.loads(path.read_text())) == {"hub_id", "licence", "parameters", "config", "images"}, path.name
     assert replace(catalogue.named("llava-next-7b"), name="x").family == "llava_next"
+
+
+def test_models_are_listed_with_their_size_hub_id_and_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    command = commands_in(tmp_path, monkeypatch, capsys)
+    rows = {row["name"]: row for row in command("list", "models", "--json").document}
+    assert rows["reference-a"]["present"] is True
+    assert {**rows["llava-1.5-7b"]} == {
+        "name": "llava-1.5-7b", "family": "llava", "parameters": 7063427072, "hub_id": "llava-hf/llava-1.5-7b-hf",
+        "licence": "Llama 2 Community", "folder": None, "present": None,
+    }  # fmt: skip
+    assert "7063427072" in command("list", "models").out
+
+
+def test_a_run_of_a_revision_that_is_not_cached_exits_3_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = commands_in(tmp_path, monkeypatch, capsys)(
+        "run", "--method", "fastv", "--model", "qwen3-vl-2b", "--revision", "v7", "--no-timing"
+    )
+    assert said.code == 3 and "`hf download Qwen/Qwen3-VL-2B-Instruct --revision v7`" in said.complaint

@@ -127,11 +127,24 @@ def bench(
 def _print(book: Book, asked: Asked, json: bool) -> None:
     if json:
         print_json([{key: value for key, value in row.items() if key != "sessions"} for row in book.rows])
-    elif book.rows:
-        print_rows([_cells(row) for row in book.rows], list(_cells(book.rows[0])))
+    else:
+        for title, rows in _tables(book.rows).items():
+            print(title)
+            print_rows([_cells(row) for row in rows], list(_cells(rows[0])))
         _tell_sources(book.rows)
     if asked.out:
         tell(f"rows are in {asked.out}; the same command goes on where it stopped")
+
+
+def _tables(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows under what they share."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        weights = "random weights" if row["random_weights"] else row.get("model_revision", "")[:12]
+        picture = "x".join(map(str, row["image_px"]))
+        shared = (row["model"], weights, f"{picture} px", row["attention"], row["dtype"], row["device"])
+        tables.setdefault(" · ".join(shared), []).append(row)
+    return tables
 
 
 def _tell_row(row: dict[str, Any]) -> None:
@@ -156,15 +169,12 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     """A row as people read it: milliseconds, base -> pruned where they differ."""
     latency, paper = row["latency"], row["published"]
     short = {
-        "model": row["model"] + (" (random weights)" if row["random_weights"] else ""),
-        "attention": row["attention"],
-        "image": "x".join(map(str, row["image_px"])),
         "method": f"{row['method']}:{row['preset']}" if row.get("preset") else row["method"],
         "budget": row["budget"],
     }
     paper_words = "–" if paper is None else f"{paper['lr']:+.1%}"
     if latency is None:
-        return {**short, "LR": row["status"], "verdict": row["message"], "paper LR": paper_words, **_no_numbers()}
+        return {**short, "LR": row["status"], "verdict": "–", "paper LR": paper_words, **_no_numbers()}
     base, pruned = latency["base_ms"], latency["pruned_ms"]
     return {
         **short,

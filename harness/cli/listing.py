@@ -52,12 +52,21 @@ def describe_method(name: str) -> dict[str, Any]:
 
 
 def _models() -> list[dict[str, Any]]:
+    """The embedded models, then the published ones that have a short name; present: whether its files came with us."""
+    from harness.models import catalogue
     from harness.models.loading import EMBEDDED
 
-    return [
-        {"name": name, "folder": str(folder), "present": (folder / "config.json").is_file()}
+    ours = [
+        {
+            "name": name, "family": None, "parameters": None, "hub_id": None, "licence": "ours", "folder": str(folder),
+            "present": (folder / "config.json").is_file(),
+        }
         for name, folder in sorted(EMBEDDED.items())
-    ]
+    ]  # fmt: skip
+    entries = [catalogue.named(name) for name in catalogue.names()]
+    fields = ("name", "family", "parameters", "hub_id", "licence")
+    published = [{**{key: getattr(entry, key) for key in fields}, "folder": None, "present": None} for entry in entries]
+    return ours + published
 
 
 def _benchmarks() -> list[dict[str, Any]]:
@@ -93,7 +102,7 @@ _RUN_FIELDS = (
 )  # fmt: skip
 _COLUMNS = {
     Kind.methods: ("name", "hooks", "presets", "paper", "licence"),
-    Kind.models: ("name", "present", "folder"),
+    Kind.models: ("name", "family", "parameters", "hub_id", "licence", "present"),
     Kind.benchmarks: ("name", "samples", "metrics", "chance", "rule_of", "licence"),
     Kind.suites: ("name", "benchmarks", "models", "budgets", "seen_in"),
     Kind.runs: ("name", "status", "method", "model", "benchmark", "budget", "seed", "accuracy", "ra", "lr", "stale"),

@@ -18,7 +18,12 @@ BudgetWords = Annotated[
         help="50%, 128 tokens, native, or KIND:VALUE (layer_average, interface_kept, flops_ratio). Default: 50%.",
     ),
 ]
-Model = Annotated[str, typer.Option(help="A model's name, folder or hub id.")]
+Model = Annotated[str, typer.Option(help="A model's short name, folder or hub id.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Commit or tag of a hub model; NAME@REVISION says the same wherever models are named."),
+]
+ImageBackend = Annotated[str, typer.Option(help="Who prepares images: pil or torchvision.")]
 BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
 Methods = Annotated[str, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")]
 ImageSize = Annotated[str, typer.Option(metavar="W[xH],...", help="Sizes of the picture in pixels: 448,896x448.")]

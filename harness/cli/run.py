@@ -26,6 +26,7 @@ def run(
     settings: options.Setting = None,
     budget: options.BudgetWords = None,
     model: options.Model = "reference-a",
+    revision: options.Revision = None,
     benchmark: options.BenchmarkName = "reference-quick",
     suite: options.Suite = None,
     data_dir: options.DataDir = None,
@@ -35,6 +36,7 @@ def run(
     dtype: options.Dtype = "float32",
     device: options.Device = "auto",
     attention: options.Attention = "sdpa",
+    image_backend: options.ImageBackend = "pil",
     pairs: options.Pairs = None,
     sessions: options.Sessions = None,
     minutes: options.Minutes = None,
@@ -52,6 +54,8 @@ def run(
     if blind and (method != "full" or suite is not None):
         raise UsageError("the blind control prunes nothing and runs one benchmark; use --method full --blind")
     check_attention(attention)
+    check_image_backend(image_backend)
+    model = f"{model}@{revision}" if revision else model
     if profile is not None:
         quiet_profiler()
     from torch import OutOfMemoryError
@@ -92,6 +96,7 @@ def run(
             dtype,
             where,
             attention,
+            image_backend,
             data_dir=data_dir and str(data_dir),
         )
         try:
@@ -154,6 +159,14 @@ def check_attention(word: str) -> None:
         raise UsageError(f"unknown attention {word!r}; use one of {', '.join(ATTENTIONS)}")
     if word == "flash_attention_2" and find_spec("flash_attn") is None:
         raise EnvironmentProblem("flash_attention_2 needs the package flash-attn, which is not here; use sdpa or eager")
+
+
+def check_image_backend(word: str) -> None:
+    """Raise UsageError for an unknown word, EnvironmentProblem where torchvision is not installed."""
+    if word not in ("pil", "torchvision"):
+        raise UsageError(f"unknown image backend {word!r}; use pil or torchvision")
+    if word == "torchvision" and find_spec("torchvision") is None:
+        raise EnvironmentProblem("the image backend torchvision is not installed here; use pil")
 
 
 def device_of(word: str) -> str:
