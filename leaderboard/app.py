@@ -14,7 +14,6 @@ from harness.store import default_store_path
 from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board
 from leaderboard.drawing import draw
-from leaderboard.ranking import STYLE
 
 PAGES = {
     "overview": (
@@ -35,6 +34,7 @@ PAGES = {
     "published": ("Published", ":material/library_books:", "What do the papers print?"),
     "submit": ("Submit", ":material/upload:", "How does a method get onto this board?"),
 }
+STATIC = Path(__file__).resolve().parent / "static"
 WITHOUT_RUNS = {"published", "submit", "profile"}  # pages that need no run
 
 
@@ -65,7 +65,7 @@ def page(name: str, store: Path) -> None:
 def main(store: Path) -> None:
     """The board: navigation, style, and the page that was asked for."""
     st.set_page_config(page_title="Visual-token pruning", page_icon="✂️", layout="wide")
-    st.html(f"<style>{STYLE}</style>")
+    st.html("".join(f"<style>{(STATIC / name).read_text()}</style>" for name in ("board.css", "server.css")))
     pages = [
         st.Page(_shown(name, store), title=title, icon=icon, url_path=name, default=name == "overview")
         for name, (title, icon, _) in PAGES.items()

@@ -180,27 +180,44 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
                 )
             )
     _titles(figure, "prefill, median ms", "")
-    figure.update_layout(barmode="stack", height=150 + 62 * len(pairs), bargap=0.25)
+    figure.update_layout(barmode="stack", height=150 + 62 * len(pairs), bargap=0.25, legend_traceorder="normal")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 
-def break_even_lines(found: Sequence[BreakEven]) -> go.Figure:
-    """What selection costs and what pruning saves, against visual tokens: pruning pays where saving is above cost."""
+def break_even(found: Sequence[tuple[str, str, Sequence[BreakEven]]]) -> go.Figure:
+    """What pruning saves against what selection costs, a mark for each timed shape; on the diagonal they are equal.
+
+    found: (name, method, shapes) of each run.
+    """
     figure = go.Figure()
-    for name, colour, values in (
-        ("time saved in ViT and LLM", STAGE_COLOURS["llm_prefill"], [one.saved_ms for one in found]),
-        ("time that selection takes", STAGE_COLOURS["select"], [one.select_ms for one in found]),
-    ):
+    longest = max([max(one.select_ms, one.saved_ms) for *_, shapes in found for one in shapes], default=1.0) * 1.05
+    figure.add_trace(
+        go.Scatter(
+            x=[0, longest], y=[0, longest], mode="lines", name="break-even", hoverinfo="skip",
+            line={"color": INK, "dash": "dash", "width": 1.2}, fill="tozeroy", fillcolor="rgba(212,85,58,0.10)",
+        )
+    )  # fmt: skip
+    for name, method, shapes in found:
+        mark = mark_of(method)
         figure.add_trace(
             go.Scatter(
-                x=[one.n for one in found], y=values, name=name, mode="lines+markers",
-                marker={"color": colour, "size": 9}, line={"color": colour},
-                hovertemplate="%{x} tokens: %{y:.2f} ms<extra></extra>",
+                x=[one.select_ms for one in shapes],
+                y=[one.saved_ms for one in shapes],
+                name=plain_text(name, 40),
+                mode="markers",
+                marker={"color": mark.colour, "symbol": mark.symbol, "size": 11},
+                hovertext=[plain_text(_break_even_words(name, one)) for one in shapes],
+                hoverinfo="text",
             )
-        )  # fmt: skip
-    _titles(figure, "visual tokens of the sample", "median ms")
+        )
+    _titles(figure, "selection takes, median ms", "saved in ViT and LLM, median ms")
     return figure
+
+
+def _break_even_words(name: str, one: BreakEven) -> str:
+    verdict = "pays" if one.pays else "does not pay"
+    return f"{name}, {one.n} tokens ({one.shape_key}): {verdict}, {one.select_ms:.2f} ms for {one.saved_ms:.2f} ms"
 
 
 def _titles(figure: go.Figure, x_title: str, y_title: str) -> None:

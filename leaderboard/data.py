@@ -127,7 +127,7 @@ def _scores(store: Store, ids: Sequence[str]) -> _Scores | None:
     counts = about["category"].value_counts().sort_index()
     return _Scores(
         table,
-        pd.factorize(about["cluster"])[0],
+        pd.factorize(about["cluster"], sort=True)[0],  # sorted as harness.stats does, for the same draws
         {str(name): int(count) for name, count in counts.items()},
         {run: {str(name): float(value) for name, value in means[run].items()} for run in table},
     )

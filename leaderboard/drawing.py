@@ -59,7 +59,7 @@ def cut(text: str, longest: int = LONGEST) -> str:
 
 def _save(files: list[File]) -> None:
     if files:
-        for column, file in zip(st.columns([1] * len(files) + [6 - len(files)]), files, strict=False):
+        for column, file in zip(st.columns([1] * len(files) + [12 - len(files)]), files, strict=False):
             column.download_button(
                 file.label, file.text, file_name=file.name, key=f"file:{file.name}", on_click="ignore"
             )

@@ -38,7 +38,7 @@ def overlay(
         for x0, y0, x1, y1 in boxes:
             figure.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": "#ff3b6b", "width": 2.5}, **place)
     figure.update_xaxes(range=[0, width], visible=False, constrain="domain")
-    figure.update_yaxes(range=[height, 0], visible=False, scaleratio=1)
+    figure.update_yaxes(range=[height, 0], visible=False, scaleratio=1, constrain="domain", constraintoward="top")
     for at in range(1, len(titles) + 1):
         figure.update_yaxes(
             scaleanchor=f"x{at if at > 1 else ''}", row=(at - 1) // columns + 1, col=(at - 1) % columns + 1
@@ -73,5 +73,5 @@ def _units(alive: NDArray[np.bool_] | None, grid: tuple[int, int], width: int, h
 
 def _encoded(image: Image) -> str:
     kept = BytesIO()
-    image.convert("RGB").save(kept, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
+    image.convert("RGB").save(kept, format="WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(kept.getvalue()).decode()}"

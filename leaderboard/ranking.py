@@ -8,34 +8,6 @@ from harness.report.gather import FULL, Line
 from harness.report.markup import Markup, join, tag
 from leaderboard.palette import Mark, mark_of
 
-STYLE = """
-[data-testid="stMainBlockContainer"] { padding-top: 2.6rem; max-width: 82rem; }
-[data-testid="stMainBlockContainer"] h1 { font-size: 1.9rem; padding: 0; }
-.board table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
-.board th, .board td { padding: .42rem .7rem; text-align: right; white-space: nowrap; border: 0;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
-.board th { font-weight: 600; font-size: .78rem; line-height: 1.2; vertical-align: bottom; white-space: normal;
-  opacity: .68; }
-.board .words { text-align: left; } .board td.name { font-weight: 600; }
-.board td.name span { max-width: 16rem; display: inline-block; overflow: hidden; text-overflow: ellipsis;
-  vertical-align: bottom; }
-.board .bounds { opacity: .6; font-size: .85em; margin-left: .35em; }
-.board tr.tied td { background: color-mix(in srgb, #2f9e5b 9%, transparent); }
-.board tr.control td { opacity: .72; font-weight: 400; }
-.board tr.begins td { border-top: 2px solid color-mix(in srgb, currentColor 30%, transparent); }
-.board .rank { font-size: 1.05rem; font-weight: 700; }
-.board .pill { padding: .08rem .5rem; border-radius: 1rem; font-size: .8rem; font-weight: 600;
-  background: color-mix(in srgb, currentColor 12%, transparent); }
-.board .yes { color: #2f9e5b; } .board .no { color: #d4553a; } .board .unclear { opacity: .7; }
-.board .mark { display: inline-block; width: 1.1rem; text-align: center; }
-.board .track { position: relative; width: 11rem; height: 1.1rem; }
-.board .track i { position: absolute; display: block; }
-.board .full { top: -.42rem; bottom: -.42rem; border-left: 1px dashed currentColor; opacity: .4; }
-.board .span { top: .4rem; height: .3rem; border-radius: .15rem; opacity: .45; }
-.board .dot { top: .22rem; width: .66rem; height: .66rem; margin-left: -.33rem; border-radius: 50%; }
-.board .wide { overflow-x: auto; }
-.board .soft { opacity: .68; font-size: .85rem; }
-"""
 _GLYPHS = {
     **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★", "hexagon": "⬢"},
     **{"x": "✕", "square-open": "□", "diamond-open": "◇", "circle-open": "○", "line-ew": "–"},
@@ -139,7 +111,7 @@ def _verdict(line: Line) -> Markup:
 
 def _indicative(line: Line) -> Markup | None:
     because = line.run.get("indicative_because") or "not publishable"
-    return tag("span", "indicative", class_="bounds", title=because) if line.run["indicative"] else None
+    return tag("span", "†", title=because) if line.run["indicative"] else None
 
 
 def _number(value: float | None, style: str) -> str:

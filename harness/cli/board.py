@@ -32,6 +32,7 @@ def board(
     ] = None,
 ) -> None:
     """Show the leaderboard of a store in a browser, or write it as a site that anyone can host."""
+    import os
     import subprocess
     import sys
 
@@ -42,7 +43,8 @@ def board(
     path = (store or default_store_path()).absolute()
     if export:
         command = [sys.executable, "-m", "leaderboard.export", str(path), str(export)]
-        if subprocess.run(command, check=False).returncode:
+        calm = {**os.environ, "STREAMLIT_LOGGER_LEVEL": "error"}  # it would tell that no server runs
+        if subprocess.run(command, check=False, env=calm).returncode:
             raise HarnessError(f"the site in {export} is not whole")
         return
     port = port or _free_port(host)

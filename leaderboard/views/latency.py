@@ -66,13 +66,15 @@ def blocks(board: Board, group: Group, machine: str | None, budget: str) -> Iter
     yield Chart(charts.stage_bars(pairs), "stages")
     yield Words(HOW, "soft")
     yield _figures(lines)
-    crossing = [(line, found) for line in lines if len(found := break_even_of(*_key(board), line.run["run_id"])) > 1]
-    if crossing:
-        yield Heading("Break-even")
-        yield Words("Pruning pays where the saved time lies above the time that selection takes.", "soft")
-    for line, found in crossing:
-        yield Words(f"{line.name} {line.run['budget']}")
-        yield Chart(charts.break_even_lines(found), f"break-even-{line.run['run_id']}")
+    crossing = [
+        (f"{line.name} {line.run['budget']}", line.run["method"], break_even_of(*_key(board), line.run["run_id"]))
+        for line in lines
+    ]
+    yield Heading("Break-even")
+    yield Words(
+        "A mark for each timed shape of prompt. Below the line the selection costs more than pruning saves.", "soft"
+    )
+    yield Chart(charts.break_even(crossing), "break-even")
 
 
 def _key(board: Board) -> tuple[str, tuple[int, int]]:
@@ -88,8 +90,8 @@ def _named_losses(lines: list[Line]) -> Iterator[Block]:
     if slower:
         yield Words(f"Slower than no pruning: {', '.join(slower)}.", "warning")
     if any(line.run["indicative"] for line in lines):
-        reasons = sorted({line.run["indicative_because"] for line in lines if line.run["indicative_because"]})
-        yield Words(f"Indicative only: {'; '.join(reasons) or 'not publishable'}.", "note")
+        told = [reason for line in lines for reason in (line.run["indicative_because"] or "").split("; ") if reason]
+        yield Words(f"Indicative only: {'; '.join(dict.fromkeys(told)) or 'not publishable'}.", "note")
 
 
 def _figures(lines: list[Line]) -> Table:

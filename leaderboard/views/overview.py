@@ -45,7 +45,8 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
     else:
         yield Words(answer(lines))
         yield Html(ranking(lines, full_of(group)))
-        yield Words(f"{group.images} images. {HOW}", "soft")
+        indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""
+        yield Words(f"{group.images} images. {HOW}{indicative}", "soft")
         yield File("CSV", "ranking.csv", csv_table([group]))
         yield File("LaTeX", "ranking.tex", latex_tables([group]))
         if len(budgets := sorted({line.run["budget"] for line in group.lines if line.ranked})) > 2:

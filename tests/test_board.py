@@ -1,0 +1,147 @@
+"""The board's parts: which units live, marks, fronts, what may be named, and the site that needs no server."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("plotly")
+from boards import HOSTILE, QUICK, small_store
+from commands import commands_in
+from stored_runs import add_run, arm, new_store
+
+from leaderboard import charts, drawing, writing
+from leaderboard.blocks import Chart, Table, Words
+from leaderboard.data import group_of, open_board
+from leaderboard.export import export
+from leaderboard.frontier import certainty
+from leaderboard.kept import alive, grid_of, stages
+from leaderboard.palette import mark_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_bit_i_of_a_mask_is_unit_i():
+    assert alive("5", 4).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("mask", ["zz", "", "-1", "1f", "<b>"])
+def test_a_mask_that_does_not_fit_is_left_out(mask: str):
+    assert alive(mask, 4) is None
+    assert stages({"interface": mask, "patches": "f"}, 4) == {}
+
+
+def test_sites_come_in_the_order_of_the_model():
+    kept = {"in-llm:10": "1", "interface": "3", "in-llm:2": "3", "pre-tokenization": "f", "in-vit:5": "7"}
+    assert list(stages(kept, 4)) == ["pre-tokenization", "in-vit:5", "interface", "in-llm:2", "in-llm:10"]
+
+
+@pytest.mark.parametrize(
+    ("units", "sides", "grid"), [(64, (256, 256), (8, 8)), (12, (128, 96), (3, 4)), (7, (100, 100), None)]
+)
+def test_a_grid_is_found_where_units_fit_the_image(units: int, sides: tuple[int, int], grid: tuple[int, int] | None):
+    assert grid_of(units, *sides) == grid
+
+
+def test_every_method_of_ours_has_a_look_of_its_own():
+    ours = re.findall(r"^## (\S+)", (ROOT / "docs" / "methods.md").read_text(), flags=re.MULTILINE)
+    marks = [mark_of(name) for name in ours]
+    assert len(set(marks)) == len(marks) > 15
+    assert mark_of("somebody/elses.py:Pruner") == mark_of("somebody/elses.py:Pruner")
+
+
+def test_what_is_better_and_cheaper_is_surely_on_the_front():
+    scores = np.array([[1.0] * 20, [0.0] * 20, [1.0, 0.0] * 10])
+    assert certainty(scores, np.arange(20), [1.0, 2.0, 0.5]).tolist() == [1.0, 0.0, 1.0]
+
+
+def test_no_file_of_the_board_is_named_like_a_library():
+    """`streamlit run` puts the script's folder first on sys.path."""
+    names = {path.stem for path in (ROOT / "leaderboard").iterdir() if not path.stem.startswith("_")}
+    assert names & (set(sys.stdlib_module_names) | set(packages_distributions())) == set()
+
+
+def test_the_board_judges_as_the_report_does(tmp_path: Path):
+    from harness.report import gather
+    from harness.store import Store
+
+    path = small_store(tmp_path)
+    board = open_board(path)
+    (name,) = board.groups
+    (reported,) = gather(Store(path))
+    shown = group_of(board, name)
+    assert [(line.name, line.rank, line.p, line.front) for line in shown.lines] == [
+        (line.name, line.rank, line.p, line.front) for line in reported.lines
+    ]
+    assert shown.categories == reported.categories
+
+
+def test_long_and_hostile_text_is_cut_and_escaped(tmp_path: Path):
+    written = str(writing._written(Words(HOSTILE * 10**5), tmp_path, "x"))
+    assert "<img" not in written and "letters more" in written and len(written) < 10_000
+    table = str(writing._written(Table((HOSTILE,), [(HOSTILE,)], "x"), tmp_path, "x"))
+    assert "<img" not in table
+    figure = charts.differences([("</script>" + HOSTILE, 1.0, 0.5, 1.5)], "points")
+    chart = str(writing._written(Chart(figure, "x"), tmp_path, "x"))
+    assert chart.count("</script>") == 1 and "<img" not in chart
+    assert drawing._plain_markdown("[a](http://x) <b>") == r"\[a\]\(http\:\/\/x\) \<b\>"
+
+
+@pytest.fixture(scope="module")
+def hostile_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    store = new_store(folder)
+    full = add_run(store, arm("full", **QUICK), [1.0] * 4)
+    add_run(
+        store, arm(HOSTILE, **QUICK), [0.0] * 4, full, answers=[HOSTILE, "</script><script>alert(1)", "x" * 10**7, "'"]
+    )
+    add_run(store, arm("random", **QUICK), [0.0, 1.0, 0.0, 1.0], full)
+    export(store.path, folder / "site")
+    return folder / "site"
+
+
+def test_every_page_of_the_site_is_there_and_asks_nothing_of_anybody(hostile_site: Path):
+    pages = {page: page.read_text() for page in hostile_site.glob("*.html")}
+    titles = {re.search("<h1>(.*?)</h1>", text)[1] for text in pages.values()}
+    assert titles == {"Overview", "Pareto", "Method", "Compare", "Samples", "Latency", "Profile", "Published", "Submit"}
+    for text in pages.values():
+        for target in re.findall(r'(?:href|src)="([^"]*)"', text):
+            assert (hostile_site / target).is_file(), target
+    assert (hostile_site / "plotly.min.js").stat().st_size > 10**6
+
+
+def test_hostile_runs_are_inert_on_the_site(hostile_site: Path):
+    for page in hostile_site.glob("*.html"):
+        text = page.read_text()
+        assert "<img" not in text and "<script>alert" not in text
+        assert len(text) < 400_000
+        for data in re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.DOTALL):
+            json.loads(data)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, monkeypatch, capsys):
+    store = small_store(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.html").write_text("years of work")
+    command = [sys.executable, "-m", "leaderboard.export", str(store), str(tmp_path / "mine")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1 and "holds something else" in done.stderr
+    assert (tmp_path / "mine" / "thesis.html").read_text() == "years of work"
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(tmp_path: Path, monkeypatch, capsys):
+    from importlib import util
+
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "plotly" else find(name, *rest))
+    said = commands_in(tmp_path, monkeypatch, capsys)("board")
+    assert said.code == 3
+    assert "the board needs plotly: pip install 'visual-token-pruning[board]'" in said.complaint
