@@ -96,6 +96,7 @@ def test_a_flops_ratio_is_met(tiny: str):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        ((), "--model qwen3-vl-2b"),
         (("--model", "qwen3-vl-2"), "qwen3-vl-2b"),
         (("--model", "qwen3-vl-2b", "--methods", "fastw"), "fastv"),
         (("--model", "qwen3-vl-2b", "--budgets", "native"), "native"),

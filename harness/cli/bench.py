@@ -53,7 +53,7 @@ class Asked:
 
 
 def bench(
-    model: Annotated[str | None, typer.Option(metavar="A,B", help="Short names, folders or hub ids.")] = None,
+    model: options.Models = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Real sizes, seeded random weights, nothing downloaded.")
     ] = False,

@@ -9,12 +9,13 @@ import typer
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
 from harness.cli.words import budgets_of, methods_of, scenes_of, split
+from harness.errors import UsageError
 
 _STAGES = ("vit", "projector", "select", "llm", "total", "paper_2ndm", "paper_3ndm")
 
 
 def flops(
-    model: Annotated[str, typer.Option(help="A short name (`harness list models`), a folder or a hub id.")],
+    model: options.Models = None,
     methods: options.Methods = "all",
     budgets: Annotated[str, typer.Option(metavar="A,B", help="Budgets, as for run: 50%,25%.")] = "50%",
     image_size: options.ImageSize = "448",
@@ -22,6 +23,10 @@ def flops(
     json: options.Json = False,
 ) -> None:
     """Exact FLOPs of ViT, projector, selection and LLM, from shapes alone; the papers' formulas beside them."""
+    if not model:
+        raise UsageError(
+            "say which model: --model qwen3-vl-2b; `harness list models` names those that need no download"
+        )
     asked, scenes = budgets_of(budgets), scenes_of(image_size, text_tokens)
     from harness.cli.method_errors import method_errors
     from harness.cli.quiet import quiet_transformers

@@ -25,6 +25,9 @@ Revision = Annotated[
 ]
 ImageBackend = Annotated[str, typer.Option(help="Who prepares images: pil or torchvision.")]
 BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
+Models = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Short names (`harness list models`), folders or hub ids.")
+]
 Methods = Annotated[str, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")]
 ImageSize = Annotated[str, typer.Option(metavar="W[xH],...", help="Sizes of the picture in pixels: 448,896x448.")]
 TextTokens = Annotated[int, typer.Option(min=1, help="Words of the question, one text token each.")]
