@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.figures import FAILED_BUDGET, OK
+from harness.figures import ERROR, FAILED_BUDGET, OK
 from harness.identity import git_state
 from harness.latency_rows import read_table, summary_of, write_table
 from harness.latency_table import Cell, Outcome
@@ -31,7 +31,7 @@ class Book:
         return [self._known[key] for key in self._keys.values() if key in self._known]
 
     def missing(self, sessions: int) -> list[list[Cell]]:
-        """For each round, the cells that still lack that session; what cannot run is not tried again."""
+        """For each round, the cells that still lack that session; of those that failed only errors are tried again."""
         return [[cell for cell in self._keys if self._lacks(cell, number)] for number in range(sessions)]
 
     def add(self, outcome: Outcome) -> dict[str, Any]:
@@ -50,7 +50,11 @@ class Book:
 
     def _lacks(self, cell: Cell, number: int) -> bool:
         row = self._known.get(self._keys[cell])
-        return row is None or (row["status"] in (OK, FAILED_BUDGET) and len(row["sessions"]) <= number)
+        if row is None:
+            return True
+        if row["status"] == ERROR:
+            return number == 0
+        return row["status"] in (OK, FAILED_BUDGET) and len(row["sessions"]) <= number
 
     def _described(self, outcome: Outcome) -> dict[str, Any]:
         cell = outcome.cell

@@ -41,7 +41,6 @@ from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
 UNTIMED_PREFILLS = 3  # of a session beside its pairs: the method's first, then one of each arm that is watched
-Tell = Callable[[str], None]
 Stop = Callable[[], bool]
 
 
@@ -108,12 +107,12 @@ def grid(
 
 
 def measure(
-    rounds: Iterable[Sequence[Cell]], protocol: Protocol, fresh: bool, tell: Tell, stop: Stop = lambda: False
+    rounds: Iterable[Sequence[Cell]], protocol: Protocol, fresh: bool, stop: Stop = lambda: False
 ) -> Iterator[Outcome]:
     """The outcomes of each round's cells as they are there, until the protocol's seconds are spent.
 
     protocol: pairs of one cell at most; seconds of everything. fresh: each stage of each round in a process of its
-    own. Raises Interrupted when told to stop.
+    own. Raises Interrupted when told to stop, and what opening a model raises; one too large gives error outcomes.
     """
     end = None if protocol.seconds is None else time.monotonic() + protocol.seconds
     for cells in rounds:
@@ -121,7 +120,6 @@ def measure(
         for stage in dict.fromkeys(cell.stage for cell in cells):
             mine = [cell for cell in left if cell.stage == stage]
             if end is not None and time.monotonic() >= end:
-                tell(f"the time is up; {len(left)} cells of this round are left, the same command goes on with them")
                 return
             run = partial(run_stage, mine, protocol, end, len(left) - len(mine))
             yield from _in_fresh_process(run, stop) if fresh else run(stop)
@@ -134,9 +132,7 @@ def run_stage(
     """The outcomes of one stage's cells. end: on the monotonic clock; others: cells that wait for the rest of it."""
     try:
         model = cells[0].stage.open()
-    except (HarnessError, torch.OutOfMemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and error.exit_code == 2:
-            raise
+    except torch.OutOfMemoryError as error:
         yield from (Outcome(cell, ERROR, _first_line(error), {}) for cell in cells)
         return
     for number, cell in enumerate(cells):
@@ -244,6 +240,8 @@ def _in_fresh_process(run: Callable[[Stop], Iterator[Outcome]], stop: Stop) -> I
             found = ours.recv()
             if found is None:
                 return
+            if isinstance(found, HarnessError):
+                raise found
             yield found
     except EOFError:
         process.join()
@@ -259,6 +257,10 @@ def _send(connection: Connection, run: Callable[[Stop], Iterator[Outcome]]) -> N
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    for outcome in run(lambda: False):
-        connection.send(outcome)
-    connection.send(None)
+    try:
+        for outcome in run(lambda: False):
+            connection.send(outcome)
+    except HarnessError as error:
+        connection.send(error)
+    else:
+        connection.send(None)

@@ -184,6 +184,18 @@ def test_a_wrong_word_is_a_usage_error(harness: Command, words: tuple[str, ...],
     assert said.code == 2 and complaint in said.complaint
 
 
+def test_a_model_that_is_not_cached_exits_3_with_the_command(harness: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = harness("bench", "--model", TINY, "--methods", "grid")
+    assert said.code == 3 and "`hf download Qwen/Qwen3-VL-2B-Instruct`" in said.complaint
+
+
+def test_when_the_time_is_up_it_says_what_is_left(harness: Command):
+    words = ("--methods", "grid,divprune", "--minutes", "0.001")
+    said = harness(*QUICK, *words, "--json")
+    assert [row["method"] for row in said.document] == ["grid"] and "1 sessions are left" in said.err
+
+
 def test_another_file_is_not_written_over(harness: Command, tmp_path: Path):
     (tmp_path / "notes.json").write_text('{"mine": 1}')
     said = harness(*QUICK, "--methods", "grid", "--out", str(tmp_path / "notes.json"))

@@ -117,10 +117,13 @@ def bench(
             f"{sum(map(len, rounds))} sessions of {len(rounds[0]) or len(book.rows)} cells are left on {where}, {kind}"
         )
         try:
-            for outcome in measure(rounds, Protocol(pairs, seconds=seconds or 1e9), asked.sessions > 1, tell, stop):
+            for outcome in measure(rounds, Protocol(pairs, seconds=seconds or 1e9), asked.sessions > 1, stop):
                 _tell_row(book.add(outcome))
         except Interrupted as error:
             raise Interrupted(f"{error}\nharness: go on with: {shlex.join(['harness', *sys.argv[1:]])}") from error
+    left = sum(map(len, book.missing(asked.sessions)))
+    if left:
+        tell(f"{left} sessions are left{'; the same command goes on with them' if asked.out else ''}")
     _print(book, asked, json)
 
 
@@ -133,7 +136,7 @@ def _print(book: Book, asked: Asked, json: bool) -> None:
             print_rows([_cells(row) for row in rows], list(_cells(rows[0])))
         _tell_sources(book.rows)
     if asked.out:
-        tell(f"rows are in {asked.out}; the same command goes on where it stopped")
+        tell(f"rows are in {asked.out}")
 
 
 def _tables(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
