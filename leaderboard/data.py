@@ -1,6 +1,7 @@
 """What the board reads: short, cached, read-only questions to a store, asked again when the file has changed.
 
-Nothing is kept open between two questions, so a run can finish while somebody looks.
+Nothing is kept open between two questions, so a run can finish while somebody looks. What is cached is shared by all
+visitors and never changed.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from harness.measure.break_even import BreakEven, break_even
 from harness.records import LatencyRow
 from harness.report.gather import FULL, Group, Line, assessed
 from harness.selecting import Row, newest, rows_of
+from harness.stats import front_probabilities
 from harness.store import Store
 from harness.versus import Versus, samples_of, versus
-from leaderboard.frontier import certainty
+from leaderboard.frontier import means_over_draws, resamples_for
 
 LOCK_TIMEOUT_S = 3.0  # a page waits this long for a writer's turn to end
 GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
@@ -65,7 +67,7 @@ def stamp_of(path: Path) -> Stamp:
     return known.st_mtime_ns, known.st_size
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _rows(path: str, stamp: Stamp) -> tuple[list[Row], tuple[str, ...]]:
     told: list[str] = []
     return newest(rows_of(_store(path, told))), tuple(told)
@@ -82,13 +84,17 @@ def group_of(board: Board, name: str) -> Group:
     return found
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _group(path: str, stamp: Stamp, ids: tuple[str, ...]) -> Group:
     rows, _ = _rows(path, stamp)
     runs = [run for run in rows if run["run_id"] in set(ids)]
     store = _store(path)
     scores = _scores(store, [run["run_id"] for run in runs if run["accuracy"] is not None and run["n"]])
-    lines = assessed(runs, scores.table, scores.clusters, scores.by_category) if scores else []
+    lines = (
+        assessed(runs, scores.table, scores.clusters, scores.by_category, resamples_for(scores.clusters))
+        if scores
+        else []
+    )
     return Group(
         model=runs[0]["model"],
         benchmark=runs[0]["benchmark"],
@@ -172,11 +178,15 @@ def sample_rows(path: str, stamp: Stamp, sample_id: str, ids: tuple[str, ...]) -
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def break_even_of(path: str, stamp: Stamp, run_id: str) -> list[BreakEven]:
-    """Cost and saving of each timed shape of a run."""
-    found = _store(path).query("FROM latencies WHERE run_id = ?", [run_id])
-    rows = found.rename(columns={"position_in_pair": "order"}).drop(columns=["run_id", "machine_id"])
-    return break_even(LatencyRow(**row) for row in rows.to_dict("records"))
+def break_even_of(path: str, stamp: Stamp, ids: tuple[str, ...]) -> dict[str, list[BreakEven]]:
+    """Run id -> cost and saving of each timed shape."""
+    marks = ", ".join("?" for _ in ids)
+    found = _store(path).query(f"FROM latencies WHERE run_id IN ({marks})", list(ids))
+    rows = found.rename(columns={"position_in_pair": "order"}).drop(columns=["machine_id"])
+    kept: dict[str, list[LatencyRow]] = {run: [] for run in ids}
+    for row in rows.to_dict("records"):
+        kept[row.pop("run_id")].append(LatencyRow(**row))
+    return {run: break_even(own) for run, own in kept.items()}
 
 
 def full_of(group: Group) -> Line | None:
@@ -200,14 +210,16 @@ def _unused(name: str, taken: Mapping[str, object]) -> str:
 
 def certainty_of(board: Board, name: str, costs: Mapping[str, float]) -> dict[str, float]:
     """Run id -> how surely the run is on the front of accuracy against these costs, within its group."""
-    return _certainty(str(board.path), board.stamp, tuple(sorted(costs.items())))
+    ids = tuple(run["run_id"] for run in board.groups[name] if run["run_id"] in costs)
+    drawn, known = _draws(str(board.path), board.stamp, ids)
+    shares = front_probabilities(drawn, [costs[run] for run in known]) if known else []
+    return dict(zip(known, map(float, shares), strict=True))
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
-def _certainty(path: str, stamp: Stamp, costs: tuple[tuple[str, float], ...]) -> dict[str, float]:
-    scores = _scores(_store(path), [run for run, _ in costs])
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _draws(path: str, stamp: Stamp, ids: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+    """(resamples, runs) mean scores over drawn images, and the runs' ids."""
+    scores = _scores(_store(path), ids)
     if scores is None:
-        return {}
-    ids = [run for run, _ in costs if run in scores.table]
-    shares = certainty(scores.table[ids].to_numpy().T, scores.clusters, [dict(costs)[run] for run in ids])
-    return dict(zip(ids, shares.tolist(), strict=True))
+        return np.empty((0, 0)), []
+    return means_over_draws(scores.table.to_numpy().T, scores.clusters), list(scores.table)

@@ -1,22 +1,24 @@
-"""How surely each of several runs is on the front of accuracy against a cost. Pure functions of arrays."""
+"""Scores over drawn sets of images, few enough draws for somebody who waits. A pure function of arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.stats import drawn_means, front_probabilities
+from harness.report.gather import RESAMPLES
+from harness.stats import drawn_means
 
-RESAMPLES = 2000
 LARGE = 2_000_000  # resamples x clusters that are drawn while somebody waits
 
 
-def certainty(scores: ArrayLike, clusters: ArrayLike, costs: ArrayLike) -> NDArray[np.float64]:
-    """(runs,) share of the draws over clusters in which a run is on the front.
+def resamples_for(clusters: ArrayLike) -> int:
+    """As many draws as the report makes, fewer with very many clusters, at least 400: a share to 5 points."""
+    return max(400, min(RESAMPLES, LARGE // len(np.unique(np.asarray(clusters)))))
 
-    scores: (runs, samples) in [0, 1]; clusters: (samples,) labels; costs: (runs,), lower is better. With very many
-    clusters fewer draws are made, at least 400: a share is then known to 5 points.
+
+def means_over_draws(scores: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
+    """(resamples, runs) mean scores over clusters drawn with replacement.
+
+    scores: (runs, samples) in [0, 1]; clusters: (samples,) labels.
     """
-    count = len(np.unique(np.asarray(clusters)))
-    resamples = max(400, min(RESAMPLES, LARGE // count))
-    return front_probabilities(drawn_means(scores, clusters, resamples=resamples), costs)
+    return drawn_means(scores, clusters, resamples=resamples_for(clusters))

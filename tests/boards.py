@@ -37,6 +37,41 @@ def small_store(folder: Path) -> Path:
     return store.path
 
 
+def page_store(folder: Path) -> Path:
+    """A store on questions of the embedded suite, so that there are images to draw over."""
+    from dataclasses import replace
+
+    from logged_runs import HERE, record
+
+    from harness.log_contents import read_log
+    from harness.reference.suite import load_questions
+    from harness.runlog import RunLog
+    from harness.tally import figures_of
+
+    questions = [question for question in load_questions() if question.quick][:QUESTIONS]
+    store = new_store(folder)
+    store.log_folder.mkdir(parents=True)
+    full = arm("full", **QUICK)
+    others = [
+        arm(name, budget_value=budget, **QUICK) for name in ("divprune", "random", "fastv") for budget in (0.5, 0.25)
+    ]
+    for run in (full, *others):
+        tokens = round(64 * run.budget_value)
+        with RunLog.open(path := store.log_path(run.run_id), run, HERE) as log:
+            for number, question in enumerate(questions):
+                right = run.method in ("full", "divprune") or number % 2
+                mask = {} if run is full else {"interface": "f0f0", "in-llm:2": "f000"}
+                cost = {"total": tokens * 10**6, "llm": tokens * 10**5, "paper_2ndm": tokens * 10**5}
+                seen = {"asked_tokens": tokens, "entering": (tokens,) * 16, "kept": mask, "flops": cost}
+                answered = record(number, score=float(right), **seen)
+                log.append(replace(answered, sample_id=question.id, cluster=question.image))
+            figures = figures_of(read_log(path), read_log(store.log_path(full.run_id)), HERE.machine_id)
+            timed = {**TIMED, "pruned_ms": {"vit": 6.0, "select": 0.5, "total": 9.0}, "lr": 0.1}
+            log.finish(figures if run.method in ("full", "random") else replace(figures, **timed))
+    store.rebuild()
+    return store.path
+
+
 def page(name: str, store: Path, **url: str) -> AppTest:
     """A page as a browser would get it; no exception may have reached it."""
 

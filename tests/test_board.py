@@ -20,9 +20,9 @@ from stored_runs import add_run, arm, new_store
 
 from leaderboard import charts, drawing, writing
 from leaderboard.blocks import Chart, Table, Words
-from leaderboard.data import group_of, open_board
+from leaderboard.data import certainty_of, group_of, open_board
 from leaderboard.export import export
-from leaderboard.frontier import certainty
+from leaderboard.frontier import means_over_draws
 from leaderboard.kept import alive, grid_of, stages
 from leaderboard.palette import mark_of
 
@@ -58,9 +58,22 @@ def test_every_method_of_ours_has_a_look_of_its_own():
     assert mark_of("somebody/elses.py:Pruner") == mark_of("somebody/elses.py:Pruner")
 
 
-def test_what_is_better_and_cheaper_is_surely_on_the_front():
-    scores = np.array([[1.0] * 20, [0.0] * 20, [1.0, 0.0] * 10])
-    assert certainty(scores, np.arange(20), [1.0, 2.0, 0.5]).tolist() == [1.0, 0.0, 1.0]
+def test_a_shared_set_of_images_gives_every_run_the_same_draws():
+    scores = np.array([[1.0, 0.0] * 10, [1.0, 0.0] * 10, [1.0] * 20])
+    drawn = means_over_draws(scores, np.arange(20))
+    assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 2] == 1).all()
+    assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.02)
+    assert len(drawn) == 4000 and len(means_over_draws(np.ones((1, 9000)), np.arange(9000))) == 400
+
+
+def test_the_front_on_the_board_is_what_is_better_for_no_more(tmp_path: Path):
+    board = open_board(small_store(tmp_path))
+    (name,) = board.groups
+    ran = [run for run in board.rows if run["status"] == "ok"]
+    shares = certainty_of(board, name, {run["run_id"]: run["realised_tokens"] for run in ran})
+    sure = {run["method"] + run["budget"]: shares[run["run_id"]] for run in ran}
+    assert sure["divprune50%"] == sure["divprune25%"] == 1.0
+    assert sure["full100%"] == 0.0
 
 
 def test_no_file_of_the_board_is_named_like_a_library():

@@ -33,6 +33,7 @@ def board(
 ) -> None:
     """Show the leaderboard of a store in a browser, or write it as a site that anyone can host."""
     import os
+    import signal
     import subprocess
     import sys
 
@@ -50,6 +51,7 @@ def board(
     port = port or _free_port(host)
     if host != LOOPBACK:
         tell(f"listening on {host}: whoever reaches it can read {path}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with us
     server = subprocess.Popen(_command(path, host, port), stdout=subprocess.DEVNULL)
     try:
         _wait(server, host, port)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FULL, RANDOM = "full", "random"
 LEVEL = 0.05
-_RESAMPLES = 4000
+RESAMPLES = 4000
 _GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
 
 
@@ -133,7 +133,11 @@ def _lines(runs: Sequence[Row], samples: pd.DataFrame) -> list[Line]:
 
 
 def assessed(
-    runs: Sequence[Row], scores: pd.DataFrame, clusters: np.ndarray, by_category: Mapping[str, Mapping[str, float]]
+    runs: Sequence[Row],
+    scores: pd.DataFrame,
+    clusters: np.ndarray,
+    by_category: Mapping[str, Mapping[str, float]],
+    resamples: int = RESAMPLES,
 ) -> list[Line]:
     """Finished runs of one group, judged beside random choice and ranked; in the order in which they are shown.
 
@@ -141,7 +145,7 @@ def assessed(
     """
     kept = sorted((run for run in runs if run["run_id"] in scores), key=_order)
     lines = [Line(run, by_category[run["run_id"]]) for run in kept]
-    return _ranked(_beside_random(lines, scores, clusters), scores, clusters)
+    return _ranked(_beside_random(lines, scores, clusters), scores, clusters, resamples)
 
 
 def _beside_random(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray) -> list[Line]:
@@ -170,12 +174,12 @@ def _random_of(line: Line, lines: Sequence[Line]) -> Line | None:
     return min(fitting, key=lambda one: one.run["seed"] != line.run["seed"], default=None)
 
 
-def _ranked(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray) -> list[Line]:
+def _ranked(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray, resamples: int) -> list[Line]:
     ranked = [at for at, line in enumerate(lines) if line.ranked and line.run["flops_ratio"] is not None]
     if not ranked:
         return lines
     runs = [lines[at].run for at in ranked]
-    draws = drawn_means(scores[[run["run_id"] for run in runs]].to_numpy().T, clusters, resamples=_RESAMPLES)
+    draws = drawn_means(scores[[run["run_id"] for run in runs]].to_numpy().T, clusters, resamples=resamples)
     front = front_probabilities(draws, [run["flops_ratio"] for run in runs])
     made = list(lines)
     for at, share in zip(ranked, front, strict=True):

@@ -66,19 +66,13 @@ def blocks(board: Board, group: Group, machine: str | None, budget: str) -> Iter
     yield Chart(charts.stage_bars(pairs), "stages")
     yield Words(HOW, "soft")
     yield _figures(lines)
-    crossing = [
-        (f"{line.name} {line.run['budget']}", line.run["method"], break_even_of(*_key(board), line.run["run_id"]))
-        for line in lines
-    ]
+    shapes = break_even_of(str(board.path), board.stamp, tuple(line.run["run_id"] for line in lines))
+    crossing = [(f"{line.name} {line.run['budget']}", line.run["method"], shapes[line.run["run_id"]]) for line in lines]
     yield Heading("Break-even")
     yield Words(
         "A mark for each timed shape of prompt. Below the line the selection costs more than pruning saves.", "soft"
     )
     yield Chart(charts.break_even(crossing), "break-even")
-
-
-def _key(board: Board) -> tuple[str, tuple[int, int]]:
-    return str(board.path), board.stamp
 
 
 def _named_losses(lines: list[Line]) -> Iterator[Block]:

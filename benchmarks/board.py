@@ -1,0 +1,138 @@
+"""Script time of the board's pages at a million sample rows: what a user waits for after a change of filter.
+
+    python benchmarks/board.py [--rows 1000000] [--store X.duckdb]
+
+Unit: milliseconds of processor time of one run of a page's script (Streamlit's AppTest: no browser, no network).
+"first": nothing of the chosen group is cached; "filter": another budget, cost, run or sample of the same group, never
+shown before. The store is synthetic: 5 groups of 40 runs (13 methods at 3 budgets, no pruning) on 5000 questions, 2500
+images each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+from streamlit.testing.v1 import AppTest
+
+from harness.store import Store
+
+METHODS = (
+    *("random", "grid", "pool", "quietprune", "fastv", "divprune", "visionzip", "pact", "pyramiddrop", "sparsevlm"),
+    *("vispruner", "saint", "tome"),
+)
+BUDGETS = (0.5, 0.25, 0.11)
+GROUPS, QUESTIONS = 5, 5000
+CHANGES = {
+    "overview": {"budget": "25%"},
+    "pareto": {"cost": "FLOPs"},
+    "method": {"method": "fastv"},
+    "compare": {"b": "fastv:25%"},
+    "samples": {"run": "fastv:25%"},
+    "latency": {"timed": "25%"},
+    "published": {"paper-method": "fastv"},
+}
+LIMIT_MS = 500
+
+
+def synthetic(path: Path, rows: int) -> None:
+    """A store of about that many sample rows, written straight into the tables (it has no logs)."""
+    Store(path).rebuild()
+    questions = max(rows // (GROUPS * (len(METHODS) * len(BUDGETS) + 1)), 10)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("SELECT setseed(0.5)")
+        for group in range(GROUPS):
+            for method, budget in [("full", 1.0), *((name, budget) for budget in BUDGETS for name in METHODS)]:
+                _run(connection, group, method, budget, questions)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, group: int, method: str, budget: float, questions: int) -> None:
+    run_id = f"{group}{method}{budget}"
+    share = 0.8 - 0.3 * (1 - budget) * (0.4 + METHODS.index(method) / 30 if method in METHODS else 0)
+    connection.execute(
+        """INSERT INTO samples SELECT ?, printf('q%06d', i), printf('image-%05d', i // 2), printf('kind-%d', i % 6),
+           'yes', 'no', (random() < ?)::INT, 64, 32, 32.0, [32, 32], MAP {'interface': 'f0f0'}, 0.5, NULL, 0.1,
+           MAP {'total': 1000000} FROM range(?) t(i)""",
+        [run_id, share, questions],
+    )
+    known = {
+        **{"run_id": run_id, "cell_id": run_id, "status": "ok", "message": "", "method": method, "preset": ""},
+        **{"settings": "{}", "adapter": "", "model": f"model-{group}", "model_revision": "r", "benchmark": "synthetic"},
+        **{
+            "benchmark_revision": "b",
+            "budget": f"{budget:.0%}",
+            "budget_kind": "layer_average",
+            "budget_value": budget,
+        },
+        **{"seed": 0, "sample_ids": str(group), "dtype": "float32", "attention": "sdpa", "image_backend": "pil"},
+        **{
+            "device": "cpu",
+            "code": "c",
+            "protocol": "1",
+            "machine_id": "m",
+            "started_at": "2026-01-01",
+            "n": questions,
+        },
+        **{"errors": 0, "full_tokens": 64, "asked_tokens": 64 * budget, "realised_tokens": 64 * budget},
+        **{"accuracy": share, "accuracy_low": share - 0.02, "accuracy_high": share + 0.02, "ra": share / 0.8},
+        **{"ra_low": share / 0.8 - 0.02, "ra_high": share / 0.8 + 0.02, "flops_ratio": 0.3 + 0.7 * budget, "lr": 0.1},
+    }
+    names, marks = ", ".join(known), ", ".join("?" for _ in known)
+    maps = "MAP {'vit': 1.0, 'llm_prefill': 2.0, 'total': 3.0}"
+    connection.execute(
+        f"INSERT INTO runs ({names}, base_ms, pruned_ms) VALUES ({marks}, {maps}, {maps})", list(known.values())
+    )
+
+
+def script_ms(shown: AppTest) -> float:
+    """Milliseconds of processor time of one run of a page's script: of the clock's on a machine with nothing else."""
+    begun = time.process_time()
+    shown.run()
+    assert not shown.exception, shown.exception[0].message
+    return 1000 * (time.process_time() - begun)
+
+
+def page_of(name: str, store: Path) -> AppTest:
+    """A page that can be run again and again."""
+
+    def script(name: str, store: str) -> None:
+        from pathlib import Path
+
+        from leaderboard.app import page
+
+        page(name, Path(store))
+
+    return AppTest.from_function(script, kwargs={"name": name, "store": str(store)}, default_timeout=120)
+
+
+def main() -> None:
+    """The command line."""
+    logging.getLogger("streamlit").setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--store", type=Path, help="where the synthetic store lies, or is made; default: nowhere after")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = asked.store or Path(folder) / "synthetic.duckdb"
+        if not store.exists():
+            synthetic(store, asked.rows)
+        count = Store(store).query("SELECT count(*) AS n FROM samples")["n"][0]
+        print(f"{count} sample rows")
+        print(f"{'page':<12}{'first, ms':>12}{'filter, ms':>12}{'again, ms':>12}")
+        script_ms(page_of("submit", store))  # imports
+        for name, change in CHANGES.items():
+            shown = page_of(name, store)
+            first = script_ms(shown)
+            for key, value in change.items():
+                (shown.selectbox(key=f"pick:{key}")).set_value(value)
+            changed, again = script_ms(shown), script_ms(shown)
+            slow = "" if changed < LIMIT_MS else f"  over {LIMIT_MS} ms"
+            print(f"{name:<12}{first:>12.0f}{changed:>12.0f}{again:>12.0f}{slow}")
+
+
+if __name__ == "__main__":
+    main()
