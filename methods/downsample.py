@@ -7,7 +7,7 @@ Ours; no paper. Each image's H x W grid of units becomes h x w with h * w <= k, 
 * the pixels are resampled, bicubic and antialiased, before patches are cut, so that the ViT sees fewer of them too.
 
 Not every number is a product of two fitting sides: the tokens may fall short of the budget. Both numbers are in every
-row; the shortfall is allowed for this control alone.
+row; the shortfall is allowed for this control alone. A model that cuts pictures into tiles of one size is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, Plan, Pruner, Resize, Shape, Site, View
+from methods.base import (
+    PRE_TOKENIZATION,
+    Budget,
+    BudgetInfeasible,
+    MissingSignal,
+    Plan,
+    Pruner,
+    Resize,
+    Shape,
+    Site,
+    View,
+)
 from methods.ops import share
 
 SITE = Site(PRE_TOKENIZATION)
@@ -32,6 +43,11 @@ class Downsample(Pruner):
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         images = len(shape.grids)
+        if shape.tiles:
+            raise MissingSignal(
+                "downsample resamples pictures to other sizes, which a model that cuts them into tiles of one size "
+                "(LLaVA-NeXT) does not take; use --method pool or grid"
+            )
         if budget.kind == "native":
             raise BudgetInfeasible("downsample has no budget of its own; ask for one, such as --budget 50%", images)
         if budget.tokens < images:

@@ -1,7 +1,9 @@
 """Self-distillation of an adapter: what learns, what does not, and how it is kept."""
 
 import json
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,6 +15,7 @@ from tiny import processed, qwen3_vl
 from harness.cli import main
 from harness.errors import UsageError
 from harness.models.engine import Engine
+from harness.models.family import Family
 from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
 from harness.models.qwen3_vl import Qwen3VL
 from harness.train.adapter import (
@@ -26,7 +29,7 @@ from harness.train.adapter import (
 )
 from harness.train.examples import open_examples
 from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
-from harness.validate.tiny import TINY
+from harness.validate.tiny import TINY, Grids
 from methods.quietprune import QuietPrune
 from methods.random import Random
 
@@ -37,10 +40,12 @@ PRUNER = QuietPrune(adapter="untrained")
 class Exam:
     """Stands for an open model: every example is a made-up prompt whose last two tokens are the answer."""
 
-    family: Qwen3VL
+    family: Family
+    processed: Callable = processed
+    grids: Grids = ((3, 4),)
 
     def prepare_answered(self, images, question, answer):
-        inputs = self.family.inputs(processed(((3, 4),), seed=question))
+        inputs = self.family.inputs(self.processed(self.grids, seed=question))
         return inputs, inputs.prompt.input_ids[0, -2:]
 
 
@@ -84,6 +89,16 @@ def test_the_guidance_term_turns_the_extra_token_to_where_the_llm_looks(exam, tm
     recipe = Recipe(steps=15, batch=4, learning_rate=3e-3, guidance_weight=1.0)
     train(exam, PRUNER, lambda seed: stream(0), recipe, tmp_path / "a.safetensors", steps.append)
     assert sum(step.guidance for step in steps[-3:]) < 0.9 * sum(step.guidance for step in steps[:3])
+
+
+def test_guidance_is_refused_where_images_are_cut_into_tiles(tmp_path):
+    family = FAMILIES["llava_next"](TINY["llava_next"].build(llm_layers=2))
+    exam, steps = Exam(family, TINY["llava_next"].processed, ((6, 12),)), []
+    with pytest.raises(UsageError, match="--guidance-weight 0"):
+        train(exam, PRUNER, stream, Recipe(1, 1, guidance_weight=0.5), tmp_path / "a.safetensors", steps.append)
+    assert not steps
+    train(exam, PRUNER, stream, Recipe(1, 1), tmp_path / "a.safetensors", steps.append)
+    assert steps[0].gradient_norm > 0 and math.isnan(steps[0].guidance)
 
 
 def test_a_trained_adapter_is_used_and_a_wrong_base_is_refused(exam, tmp_path):

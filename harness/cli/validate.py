@@ -102,7 +102,11 @@ def _method(name: str, family: str, json: bool) -> bool:
     failed = [result for result in results if result.status == "fail"]
     for result in failed:
         tell(f"{result.check} fails on {result.family}: {result.sentence}")
-    tell(f"{pruner.name}: {len(results) - len(failed)} of {len(CHECKS) * len(families)} checks pass")
+    refused = {result.family: result.detail for result in results if result.status == "unsupported"}
+    for one, reason in refused.items():
+        tell(f"{one} is unsupported: {reason}")
+    passed = sum(result.status == "pass" for result in results)
+    tell(f"{pruner.name}: {passed} of {len(CHECKS) * (len(families) - len(refused))} checks pass")
     return not failed
 
 

@@ -3,7 +3,7 @@
 Every one counts as a visual token. At the interface and in the LLM they are rows like any other: their hidden state is
 the newline's embedding, their values in ViT signals and projector inputs are zero. In front of the interface they do
 not exist. Where a method prunes there they give way first: patches take what the budget allows, newlines the rest of
-it, from the first row on. Below some 98 % that is none, as in the authors' code of most methods.
+it, from the first row on. Below some 98 % that is none.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from harness.models.family import Inputs
 from harness.models.loading import OpenModel
 from harness.models.trace import Trace
 from harness.train.examples import Example, Stream
-from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
+from harness.train.guidance import guidance_loss, refuse_tiles, watching_answers, watching_cuts
 from methods.base import Budget, Plan, Pruner
 
 
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: mean losses per answer token."""
+    """What one step did: mean losses per answer token. guidance: nan where images are cut into tiles."""
 
     step: int
     cross_entropy: float
@@ -71,7 +71,8 @@ def train(
     """Train the pruner's adapter from its initialisation; returns the safetensors file `out`.
 
     examples(seed) starts a stream. A checkpoint beside `out` is written at every 20th step; a run that finds one of
-    the same recipe continues it. The base model's weights are not touched. Raises UsageError if there is no adapter.
+    the same recipe continues it. The base model's weights are not touched. Raises UsageError if there is no adapter,
+    and for a guidance weight where images are cut into tiles.
     """
     student = Engine(model.family, pruner)
     adapter = student.prepared
@@ -152,15 +153,20 @@ def _backward(
     """Add one example's gradient to the adapter; returns (cross-entropy, KL, guidance)."""
     inputs, answer = model.prepare_answered(example.images, example.question, example.answer)
     tokens = answer.shape[0]
+    if recipe.guidance_weight:
+        refuse_tiles(inputs.shape)
     with torch.no_grad(), watching_answers(teacher, inputs, tokens) as relevance:
         target, _ = answer_logits(teacher, inputs, tokens, plan_for(teacher, inputs, 1.0))
     plan = plan_for(student, inputs, recipe.keep_ratio)
     with watching_cuts(student, plan) as captures:
         ours, trace = answer_logits(student, inputs, tokens, plan)
     ce, kl = distillation_losses(ours, target, answer)
-    guidance = guidance_loss(captures, plan, trace, relevance)
-    ((ce + kl + recipe.guidance_weight * guidance) / recipe.batch).backward()
-    return ce.item(), kl.item(), guidance.item()
+    loss, guidance = ce + kl, math.nan  # no such term where images are cut into tiles
+    if not inputs.shape.tiles:
+        term = guidance_loss(captures, plan, trace, relevance)
+        loss, guidance = loss + recipe.guidance_weight * term, term.item()
+    (loss / recipe.batch).backward()
+    return ce.item(), kl.item(), guidance
 
 
 def _save_checkpoint(path: Path, step: int, recipe: Recipe, adapter: nn.Module, optimizer: AdamW) -> None:

@@ -13,11 +13,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from harness.errors import UsageError
 from harness.models.attention import TAP, Capture
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.trace import Trace
-from methods.base import IN_VIT, Plan
+from methods.base import IN_VIT, Plan, Shape
+
+
+def refuse_tiles(shape: Shape) -> None:
+    """Raises UsageError for images that the ViT sees in tiles: newlines have no unit, and every tile its own query."""
+    if shape.tiles:
+        raise UsageError(
+            "the guidance term compares one extra ViT token an image with the LLM; this model cuts images into tiles "
+            "that have one each. Train with --guidance-weight 0, the published loss"
+        )
 
 
 @contextmanager
@@ -47,10 +57,8 @@ def watching_cuts(engine: Engine, plan: Plan) -> Iterator[dict[int, list[Capture
 def guidance_loss(captures: dict[int, list[Capture]], plan: Plan, trace: Trace, relevance: list[Tensor]) -> Tensor:
     """Mean over cuts and images of KL(LLM attention || extra token's attention) over the units alive at the cut.
 
-    Zero where images are cut into tiles, each of which has an extra token of its own.
+    Not for images cut into tiles, each of which has an extra token of its own (`refuse_tiles`).
     """
-    if trace.shape.tiles:
-        return relevance[0].new_zeros(())
     losses = []
     alive = [torch.arange(part.shape[0], device=part.device) for part in relevance]
     for site in sorted(site for site in plan.keeps if site.hook == IN_VIT):

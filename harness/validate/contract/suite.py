@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.validate.contract import budgets, decisions, models, waits
 from harness.validate.contract.subject import MISTAKES, Broken, Subject
-from methods.base import Pruner
+from methods.base import Budget, MissingSignal, Pruner
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ CHECKS = (
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of a method on one family. status: "pass" | "fail"; detail: what was seen, or what is broken."""
+    """One check of a method on one family.
+
+    status: "pass" | "fail" | "unsupported" (planning says that the family cannot be served); detail: what was seen,
+    what is broken, or why it is not served.
+    """
 
     check: str
     family: str
@@ -53,10 +57,23 @@ def check_method(
 ) -> Iterator[CheckResult]:
     """Every check (or those named) of a method on a tiny model of a family. Whatever the method raises is a result."""
     subject = Subject(pruner, family, device)
+    reason = _unsupported(subject)
     for check in CHECKS:
         if not names or check.name in names:
-            status, detail = _outcome(check, subject)
+            status, detail = ("unsupported", reason) if reason else _outcome(check, subject)
             yield CheckResult(check.name, family, status, detail, check.sentence)
+
+
+def _unsupported(subject: Subject) -> str:
+    """Why planning refuses the family, "" where it does not; any other mistake is left to the checks."""
+    shape = subject.shape(subject.tiny.one_image[0])
+    try:
+        subject.pruner.plan(Budget("layer_average", shape.n // 2), shape)
+    except MissingSignal as missing:
+        return str(missing)
+    except MISTAKES:
+        pass
+    return ""
 
 
 def _outcome(check: Check, subject: Subject) -> tuple[str, str]:
