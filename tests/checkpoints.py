@@ -98,6 +98,32 @@ def llava(folder: Path) -> Path:
     return saved(folder, filled(LlavaForConditionalGeneration, config, ids), processor)
 
 
+def llava_next(folder: Path) -> Path:
+    """A LLaVA-NeXT: the tower of the tiny LLaVA on a base image and up to 2 x 2 tiles of 48 pixels."""
+    from transformers import (
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessorPil,
+        LlavaNextProcessor,
+    )
+
+    ids = tokenizer()
+    pinpoints = [[48, 96], [96, 48], [96, 96]]
+    config = LlavaNextConfig(
+        vision_config=clip_tower(48, 8),
+        text_config={"model_type": "mistral", "sliding_window": None, **decoder(len(ids))},
+        image_token_index=ids.convert_tokens_to_ids("<image>"), image_seq_length=36, image_grid_pinpoints=pinpoints,
+    )  # fmt: skip
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=pinpoints
+    )
+    processor = LlavaNextProcessor(
+        image_processor=images, tokenizer=ids, patch_size=8, vision_feature_select_strategy="default",
+        image_token="<image>", num_additional_image_tokens=1, chat_template=VICUNA,
+    )  # fmt: skip
+    return saved(folder, filled(LlavaNextForConditionalGeneration, config, ids), processor)
+
+
 def qwen2_5_vl(folder: Path) -> Path:
     """A Qwen2.5-VL: units of 16 pixels, windows of 2 x 2 units, every other of eight blocks attends to whole images."""
     from transformers import (
