@@ -25,7 +25,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every `harness ...` line of the README's blocks, and those in the text of all documents."""
-    typed = [line.split("  #")[0].strip() for block in blocks(README, "") for line in block.splitlines()]
+    typed = [line.split(" #")[0].strip() for block in blocks(README, "") for line in block.splitlines()]
     quoted = [code for path in DOCUMENTS for code in re.findall(r"`(harness [a-z][^`\n]*)`", path.read_text())]
     return sorted({line for line in typed + quoted if line.startswith("harness ")})
 
@@ -36,7 +36,8 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("line", commands())
 def test_a_command_in_the_documents_can_be_parsed(line: str):
-    command, words = get_command(app), shlex.split(line.replace("...", "").replace("RUN", "abc"))[1:]
+    filled = line.replace("...", "").replace("RUN", "abc").replace("FOLDER", str(ROOT))
+    command, words = get_command(app), shlex.split(filled)[1:]
     context = command.make_context("harness", words)
     while hasattr(command, "commands"):  # groups of verbs
         name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
