@@ -15,7 +15,7 @@ from harness.models.qwen3_vl import Qwen3VL
 from harness.models.resizing import assembled, cut, resampled
 from harness.planning import misses_budget
 from harness.records import Record
-from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, InvalidSelection, Plan, Resize, Site
+from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, InvalidSelection, MissingSignal, Plan, Resize, Site
 from methods.downsample import Downsample, nearest_grid, smaller_grids
 
 SITE = Site(PRE_TOKENIZATION)
@@ -54,6 +54,12 @@ def test_images_share_the_budget_and_each_keeps_a_unit():
     assert error.value.floor == 2
     with pytest.raises(BudgetInfeasible, match="no budget of its own"):
         Downsample().plan(Budget("native", 0), shape_of((4, 4)))
+
+
+def test_pictures_in_tiles_of_one_size_are_refused_when_planned():
+    tiled = replace(shape_of((4, 4)), tiles=((0, 16, 16),))
+    with pytest.raises(MissingSignal, match=r"tiles of one size.*--method pool or grid"):
+        Downsample().plan(Budget("layer_average", 4), tiled)
 
 
 def test_units_and_image_are_two_ways_of_writing_the_same_pixels():

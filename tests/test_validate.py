@@ -320,6 +320,12 @@ def test_every_method_and_preset_keeps_the_contract(name: str, family: str):
     assert failed(methods.build(name), family=family) == {}
 
 
+def test_a_family_that_planning_refuses_is_unsupported_with_its_reason():
+    results = list(check_method(methods.build("downsample"), "llava_next", names=("exact budget", "floor")))
+    assert [result.status for result in results] == ["unsupported"] * 2
+    assert "tiles of one size" in results[0].detail
+
+
 HAND = {  # 64 tokens, 16 layers: tokens of the layers in front of the first cut, on average
     "fastv": 64 * 1 / 16,  # K = 2 of 32
     "pact": 64 * 2 / 16,  # 4 of 28
