@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
@@ -65,9 +65,11 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
     """Value against cost, bars for 95 % intervals, a line where no pruning stands. A ring: on the front in half of
     the draws or more."""
     figure = go.Figure()
+    sure = []
     for at, curve in enumerate(curves):
-        figure.add_trace(_curve(curve, 1 + APART * (at - (len(curves) - 1) / 2) if log else 1.0))
-    sure = [point for curve in curves for point in curve.points if (point.certainty or 0) >= 0.5]
+        apart = 1 + APART * (at - (len(curves) - 1) / 2) if log else 1.0
+        figure.add_trace(_curve(curve, apart))
+        sure += [replace(point, x=point.x * apart) for point in curve.points if (point.certainty or 0) >= 0.5]
     if sure:
         figure.add_trace(_front(sure))
     if unpruned is not None:

@@ -76,6 +76,13 @@ def test_the_front_on_the_board_is_what_is_better_for_no_more(tmp_path: Path):
     assert sure["full100%"] == 0.0
 
 
+def test_rings_lie_around_the_marks_that_they_speak_of():
+    sure = charts.Point(16.0, 80.0, 70.0, 90.0, "", certainty=0.9)
+    curves = [charts.Curve(name, name, [sure]) for name in ("fastv", "divprune", "pact")]
+    *marks, rings = charts.trade_off(curves, None, "tokens", "accuracy, %", log=True).data
+    assert sorted(rings.x) == sorted(mark.x[0] for mark in marks)
+
+
 def test_no_file_of_the_board_is_named_like_a_library():
     """`streamlit run` puts the script's folder first on sys.path."""
     names = {path.stem for path in (ROOT / "leaderboard").iterdir() if not path.stem.startswith("_")}
