@@ -148,8 +148,8 @@ def page(golden: Mapping[str, Counter[str]]) -> str:
         "# Methods\n\nMade by `python -m harness.cards --write docs/methods.md --golden tests/golden`; do not edit. "
         "`harness show METHOD` says the same, with the runs of your store. Sites, signals and floors are those of the "
         "default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM layers) and "
-        "LLaVA-1.5-7B's (576, 23 that run, 32). Words of cost: n visual tokens in, k kept, d width, d_k width of a head's "
-        "key, h heads, T tokens of the prompt, q of the question.\n"
+        "LLaVA-1.5-7B's (576, 23 that run, 32). Words of cost: n visual tokens in, k kept, d width, d_k width of "
+        "a head's key, h heads, T tokens of the prompt, q of the question.\n"
     )
     entries = (entry(card, golden.get(card.name, Counter())) for card in cards)
     return "\n".join([head, _overview(cards, golden), *entries])
