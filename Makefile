@@ -55,7 +55,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 $(VENV)/installed-proofs: $(VENV)/installed-test
-	$(PIP) --editable ".[ray]"
+	$(PIP) --editable ".[ray,profile]"
 	touch $@
 
 $(VENV)/installed-reference: $(VENV)/installed
