@@ -56,7 +56,7 @@ def _run(connection: duckdb.DuckDBPyConnection, group: int, method: str, budget:
     connection.execute(
         """INSERT INTO samples SELECT ?, printf('q%06d', i), printf('image-%05d', i // 2), printf('kind-%d', i % 6),
            'yes', 'no', (random() < ?)::INT, 64, 32, 32.0, [32, 32], MAP {'interface': 'f0f0'}, 0.5, NULL, 0.1,
-           MAP {'total': 1000000} FROM range(?) t(i)""",
+           MAP {'total': 1000000}, MAP {'interface': '0f0f'} FROM range(?) t(i)""",
         [run_id, share, questions],
     )
     known = {

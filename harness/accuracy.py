@@ -81,6 +81,7 @@ class Answering:
             asked_tokens=asked,
             entering=realised.entering,
             kept=realised.kept,
+            merged=realised.merged,
             recall_of_target=recall_of_target(sample.boxes, images[0].size, inputs.shape.grids[0], realised.kept),
             seconds=time.perf_counter() - started,
             flops=self.flops(realised, plan),

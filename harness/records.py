@@ -79,6 +79,8 @@ class Record:
     entering: visual tokens that entered each LLM layer, measured. asked_tokens: None in native mode.
     kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5", "in-vit:5:attention") -> hex bit mask
     over the sample's units (bit i of the integer = unit i alive after that site, if only by one of its patches).
+    merged: site label -> mask of the units that have no token of their own after that site but are part of another's;
+    those in neither mask were dropped. Empty: not noted (records made before this was).
     Where single patches were packed into units, "patches" is the mask of those, bit unit x g + place in the unit.
     recall_of_target: share of the target's units alive at the end, None without boxes.
     seconds: wall time of this sample's accuracy pass (not part of equality of runs).
@@ -95,6 +97,7 @@ class Record:
     asked_tokens: int | None
     entering: tuple[int, ...]
     kept: Mapping[str, str] = field(default_factory=dict)
+    merged: Mapping[str, str] = field(default_factory=dict)
     recall_of_target: float | None = None
     error: str | None = None
     seconds: float = 0.0
@@ -119,7 +122,7 @@ class Realised:
     one another, () where these were the images. merged_units: rows of the projector (and of each
     deepstack merger). entering: visual tokens entering each LLM layer; text_tokens: the others.
     sites: (site label, n rows, k kept, width) of each decision; selection_flops: what they and their signals cost.
-    kept: site label -> hex mask, as in Record.
+    kept, merged: site label -> hex mask, as in Record; which units were merged is no part of equality.
     """
 
     vit_tokens: tuple[tuple[int, ...], ...]
@@ -129,6 +132,7 @@ class Realised:
     sites: tuple[tuple[str, int, int, int], ...] = ()
     selection_flops: int = 0
     kept: Mapping[str, str] = field(default_factory=dict)
+    merged: Mapping[str, str] = field(default_factory=dict, compare=False)
     vit_mlp_tokens: tuple[tuple[int, ...], ...] = ()
     vit_attended: tuple[tuple[int, ...], ...] = ()
 

@@ -82,7 +82,9 @@ _VERSION_3 = "".join(
 
 _VERSION_4 = "ALTER TABLE runs ADD COLUMN metrics MAP(VARCHAR, DOUBLE)"
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5 = "ALTER TABLE samples ADD COLUMN merged MAP(VARCHAR, VARCHAR)"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 
 def is_current(connection: duckdb.DuckDBPyConnection) -> bool:

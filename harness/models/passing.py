@@ -13,6 +13,7 @@ from harness.models.clip import CLIP, Clip
 from harness.models.clock import Clock
 from harness.models.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
+from harness.models.merging import Decision
 from harness.models.rows import as_patches, packed, with_cls_rows
 from harness.models.sequence import Sequence
 from harness.models.slots import signal_of_slots, with_room
@@ -95,6 +96,7 @@ class Pass:
     def _packed(self, state: VisionState) -> VisionState:
         with self.clock.stage("select"):
             self.trace.kept[PATCHES] = (state.image, state.unit)
+            self.trace.decisions.append((PATCHES, Decision(state.image, state.unit, None, state.packs)))
             self._vit_signals = {
                 need: packed_signal(need, values, state.packs) for need, values in self._vit_signals.items()
             }
@@ -117,6 +119,7 @@ class Pass:
                 return None
             keep = grouped(selection, image, view.images).keep
             self.trace.kept[site.label] = (image[keep], unit[keep])
+            self.trace.decisions.append((site.label, Decision(image, unit, Selection(keep))))
             return keep
 
     def _resize(self, sizes: tuple[Resize, ...], view: View) -> None:
@@ -188,6 +191,7 @@ class Pass:
         self.trace.spend(2 * gathered * hidden.numel())
         self._vit_signals.clear()  # they speak of rows that may be gone
         self.trace.kept[site.label] = (smaller.image, smaller.unit // smaller.packs)
+        self.trace.decisions.append((site.label, Decision(image, unit, selection, smaller.packs)))
         return smaller
 
     def interface(self, state: VisionState) -> Visual:
@@ -228,6 +232,7 @@ class Pass:
             self.trace.spend(2 * gathered * tokens.numel() * (1 + len(visual.features.deepstack)))
             self.positions = self.policy if selection.positions is None else selection.positions
             self.trace.kept[site.label] = (shorter.rows.image, shorter.rows.unit)
+            self.trace.decisions.append((site.label, Decision(rows.image, rows.unit, selection)))
             return shorter
 
     def _in_slots(self, visual: Visual) -> Visual:
@@ -253,6 +258,7 @@ class Pass:
             return None
         selection = grouped(selection, rows.image, view.images)
         self.trace.kept[site.label] = (rows.image[selection.keep], rows.unit[selection.keep])
+        self.trace.decisions.append((site.label, Decision(rows.image, rows.unit, selection)))
         return selection
 
     def _view(
