@@ -48,13 +48,24 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def _exact(sizes: np.ndarray, observed: int) -> float:
     """P(|S| >= observed), S the sum of the sizes with random signs. S = 2 x (sum of a random subset) - total."""
     total = int(sizes.sum())
-    chance = np.zeros(total + 1)  # of each sum of a subset
-    chance[0] = 1.0
-    for size in sizes:
-        chance *= 0.5
-        chance[size:] += chance[:-size].copy()
+    chance = np.ones(1)  # of each sum of a subset
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        of_size = np.zeros(size * count + 1)
+        of_size[::size] = _heads(int(count))
+        chance = np.convolve(chance, of_size)
     sums = np.abs(2 * np.arange(total + 1) - total)
     return float(min(chance[sums >= observed].sum(), 1.0))
+
+
+def _heads(count: int) -> Floats:
+    """The chance of 0..count heads in that many throws; by squaring, so that halves stay exact."""
+    chance, square = np.ones(1), np.array([0.5, 0.5])
+    while count:
+        if count & 1:
+            chance = np.convolve(chance, square)
+        count >>= 1
+        square = np.convolve(square, square) if count else square
+    return chance
 
 
 def _drawn(difference: Floats) -> float:
