@@ -6,9 +6,11 @@ Imports neither torch nor a method, so that the board can say which runs are sta
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,8 +64,26 @@ def sample_ids_hash(ids: Iterable[str]) -> str:
 
 def method_file(method: str, root: Path = ROOT) -> Path | None:
     """The source of a method by its name or "PATH.py[:Class]"; None when there is no such file (any more)."""
-    path = Path(method.partition(":")[0]) if ".py" in method else root / "methods" / f"{method}.py"
-    return path if path.is_file() else None
+    if ".py" in method:
+        path = Path(method.partition(":")[0]).expanduser()
+    else:
+        path = root / "methods" / f"{method}.py"
+        path = path if path.is_file() else _plugin_file(method)
+    return path if path is not None and path.is_file() else None
+
+
+def _plugin_file(method: str) -> Path | None:
+    """The source behind an entry point of `visual_token_pruners`; nothing of its package is imported."""
+    found = list(entry_points(group="visual_token_pruners", name=method))
+    if len(found) != 1:
+        return None
+    package, *inner = found[0].module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not inner:
+        return Path(spec.origin) if spec is not None and spec.origin else None
+    places = [Path(place, *inner) for place in spec.submodule_search_locations or ()]
+    files = [file for place in places for file in (place.with_name(place.name + ".py"), place / "__init__.py")]
+    return next((file for file in files if file.is_file()), None)
 
 
 def current_code(method: str, root: Path = ROOT) -> str | None:

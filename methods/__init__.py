@@ -1,5 +1,6 @@
-"""Visual-token pruning methods: one file each. `names()` lists them, `get(name_or_path)` gives the class."""
+"""Visual-token pruning methods: one file each. `names()` lists ours, `plugins()` those of other packages,
+`get(name_or_path)` gives the class."""
 
-from methods.registry import build, get, names
+from methods.registry import build, get, names, plugins, provider
 
-__all__ = ["build", "get", "names"]
+__all__ = ["build", "get", "names", "plugins", "provider"]

@@ -15,6 +15,7 @@ from harness.cli import (
     flops,
     import_,
     listing,
+    new,
     profile,
     report,
     run,
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("new")(new.new)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)

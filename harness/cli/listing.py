@@ -32,7 +32,10 @@ def list_(what: Kind, store: options.Store = None, json: options.Json = False) -
 def _methods() -> list[dict[str, Any]]:
     import methods
 
-    return [describe_method(name) for name in methods.names()]
+    ours = [{**describe_method(name), "from": "here"} for name in methods.names()]
+    others = [(name, entry) for name, entries in methods.plugins().items() for entry in entries]
+    unknown = dict.fromkeys(ours[0])  # what is not imported says nothing of itself
+    return ours + [{**unknown, "name": name, "from": methods.provider(entry)} for name, entry in others]
 
 
 def describe_method(name: str) -> dict[str, Any]:
@@ -101,7 +104,7 @@ _RUN_FIELDS = (
     "flops_ratio", "lr", "indicative", "stale", "started_at", "finished_at",
 )  # fmt: skip
 _COLUMNS = {
-    Kind.methods: ("name", "hooks", "presets", "paper", "licence"),
+    Kind.methods: ("name", "hooks", "presets", "paper", "licence", "from"),
     Kind.models: ("name", "family", "parameters", "hub_id", "licence", "present"),
     Kind.benchmarks: ("name", "samples", "metrics", "chance", "rule_of", "licence"),
     Kind.suites: ("name", "benchmarks", "models", "budgets", "seen_in"),

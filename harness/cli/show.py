@@ -19,7 +19,7 @@ def show(
     """Show a run of the store, or a method and its runs."""
     import methods
 
-    if name in methods.names() or ".py" in name:
+    if name in {*methods.names(), *methods.plugins()} or ".py" in name:
         _method(name, store, json)
         return
     found = _run(name, store)
