@@ -136,11 +136,13 @@ def test_a_budget_below_the_floor_names_the_floor(model):
         greedy(model, processed())
 
 
-def test_a_batch_is_refused_with_advice(model):
+def test_a_prompt_may_be_padded_on_the_left(model):
     batch = processed()
-    double = {key: torch.cat([value, value]) for key, value in batch.items()}
-    with prune(model, "random", budget=0.5), pytest.raises(ValueError, match="one prompt at a time"):
-        greedy(model, double)
+    filler = torch.zeros(1, 3, dtype=torch.int64)
+    padded = batch | {key: torch.cat([filler, batch[key]], 1) for key in ("input_ids", "attention_mask")}
+    with prune(model, "random", budget=0.5):
+        alone, out = greedy(model, batch), greedy(model, padded)
+    assert torch.equal(out, torch.cat([filler, alone], 1))
 
 
 def test_an_unknown_family_is_refused():

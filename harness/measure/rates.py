@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 BATCHES = (1, 8, 32)
-NOT_BATCHED = "batches above 1 are not measured: the staged path takes one prompt at a time"
+NOT_BATCHED = "batches above 1 are not measured: a batch is prefilled prompt by prompt"
 RATE_SECONDS, ENERGY_SECONDS = 0.5, 5.0  # NVML's counter moves every 20 to 100 ms
 FEWEST_REPETITIONS = 3
 

@@ -6,7 +6,7 @@ meets a module. Everything between pixels on the device and the first token is a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +21,8 @@ from harness.models.family import Family, Inputs
 from harness.models.llm import Surgery, selected_layers
 from harness.models.passing import Pass
 from harness.models.prompt import Prompt, shorten
+from harness.models.replacing import replaced
+from harness.models.together import Prefilled, Together
 from harness.models.trace import Trace
 from harness.records import Realised
 from methods.base import Budget, Plan, Pruner, Shape
@@ -96,6 +98,22 @@ class Engine:
             out = type(model).generate(model, **{**arguments, **encoded.arguments})
         return out, encoded.trace
 
+    def together(
+        self, prompts: Sequence[Inputs], plans: Sequence[Plan], seed: int = 0, logits_to_keep: int = 1
+    ) -> Together:
+        """Prompts of a batch behind their prefills, each pruned as if it were alone; `Together.generate` goes on."""
+        rows = [
+            self._prefilled(inputs, plan, seed, logits_to_keep) for inputs, plan in zip(prompts, plans, strict=True)
+        ]
+        return Together(self.family.model, self.family.decoder, rows)
+
+    def _prefilled(self, inputs: Inputs, plan: Plan, seed: int, logits_to_keep: int) -> Prefilled:
+        with self.encoded(inputs, plan, seed, Untimed()) as encoded:
+            out = self.family.model(**encoded.arguments, use_cache=True, logits_to_keep=logits_to_keep)
+        given = {name: encoded.arguments[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        states = tuple((layer.keys, layer.values) for layer in out.past_key_values.layers)
+        return Prefilled(given, out.logits, states, encoded.surgery, encoded.trace)
+
     @contextmanager
     def encoded(self, inputs: Inputs, plan: Plan, seed: int, clock: Clock) -> Iterator[Encoded]:
         """The shortened prompt; inside the block the in-LLM hooks are on the model, afterwards they are gone."""
@@ -149,8 +167,5 @@ class Engine:
             alive = torch.cat([surgery.reduce_features(one) for one in features.unflatten(0, (batch, -1))])
             return native(hidden, surgery.visual_mask.expand(batch, -1), alive)
 
-        setattr(module, name, add)
-        try:
+        with replaced(module, name, add):
             yield
-        finally:
-            delattr(module, name)

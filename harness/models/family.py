@@ -47,6 +47,14 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """One picture of a processed batch. tokens: its placeholders; tensors: its part of what the processor gives."""
+
+    tokens: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Slots:
     """Visual tokens of which some come from no ViT token. source (n,): the row of `VisionState.rows()`, -1 = none."""
 
@@ -88,6 +96,10 @@ class Family(ABC):
     @abstractmethod
     def inputs(self, processed: Mapping[str, Any]) -> Inputs:
         """One processed prompt (batch 1) on the model's device. Raises ValueError for what it cannot take."""
+
+    @abstractmethod
+    def pictures(self, processed: Mapping[str, Any]) -> list[Picture]:
+        """All pictures of a processed batch, in order."""
 
     @abstractmethod
     def unit_pixels(self, inputs: Inputs, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -162,7 +174,7 @@ def single_prompt(processed: Mapping[str, Any]) -> Tensor:
     """input_ids (1, T) of one prompt of text and images, on the host. Raises ValueError for anything else."""
     ids, mask = processed["input_ids"], processed.get("attention_mask")
     if ids.shape[0] != 1:
-        raise ValueError(f"pruning takes one prompt at a time, got a batch of {ids.shape[0]}; loop over the prompts")
+        raise ValueError(f"one prompt was expected, got a batch of {ids.shape[0]}; take it apart with `prompts_of`")
     if mask is not None and not bool(mask.bool().all()):
         raise ValueError("the prompt is padded; pass it alone, without padding")
     if processed.get("pixel_values_videos") is not None:

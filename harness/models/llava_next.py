@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from harness.models.family import Features, Inputs, Slots, single_prompt
-from harness.models.llava import Grids, Llava
+from harness.models.cls_tower import Grids
+from harness.models.family import Features, Inputs, Picture, Slots, single_prompt
+from harness.models.llava import Llava
 from harness.models.prompt import Prompt, VisualRows, image_spans
 from harness.models.resizing import cut
 from harness.models.slots import of_slots
@@ -40,12 +41,11 @@ class LlavaNext(Llava):
 
     @property
     def _side(self) -> int:
-        return self.tower.config.image_size // self.patch_px
+        return self.tower.config.image_size // self.unit_px
 
     def inputs(self, processed: Mapping[str, Any]) -> Inputs:
         ids, sizes = single_prompt(processed), processed["image_sizes"].cpu()
-        px, pinpoints = self.tower.config.image_size, self.model.config.image_grid_pinpoints
-        tiles = [image_size_to_num_patches(size, pinpoints, px) for size in sizes]
+        tiles = self._tiles(sizes)
         pixels = processed["pixel_values"]
         if pixels.ndim == 5:
             pixels = torch.cat([picture[:count] for picture, count in zip(pixels, tiles, strict=True)])
@@ -60,6 +60,22 @@ class LlavaNext(Llava):
             question_ids=self._question(ids[0], spans[0][0], spans[-1][1]).to(device),
             shape=self._tiled_shape(layout),
         )
+
+    def pictures(self, processed: Mapping[str, Any]) -> list[Picture]:
+        pixels, sizes = processed["pixel_values"], processed["image_sizes"]
+        tiles = self._tiles(sizes.cpu())
+        parts = pixels.split(1) if pixels.ndim == 5 else pixels.split(tiles)
+        grids = self._layout(sizes.cpu(), tiles).grids
+        counts = [rows * columns for rows, columns in grids]
+        return [
+            Picture(base + rest, {"pixel_values": part, "image_sizes": size[None]})
+            for base, rest, part, size in zip(counts[::2], counts[1::2], parts, sizes, strict=True)
+        ]
+
+    def _tiles(self, sizes: Tensor) -> list[int]:
+        """Tiles of each picture, its base image among them."""
+        px, pinpoints = self.tower.config.image_size, self.model.config.image_grid_pinpoints
+        return [image_size_to_num_patches(size, pinpoints, px) for size in sizes]
 
     def _layout(self, sizes: Tensor, tiles: Sequence[int]) -> _Layout:
         sources, grids, owners, first = [], [], [], 0
@@ -99,7 +115,7 @@ class LlavaNext(Llava):
         return replace(self._shape(layout.grids), vit_grids=grids, tiles=tiles)
 
     def _units(self, inputs: Inputs) -> Tensor:
-        return torch.cat([cut(tile, self.patch_px) for tile in inputs.pixels])[inputs.geometry["patch"]]
+        return torch.cat([cut(tile, self.unit_px) for tile in inputs.pixels])[inputs.geometry["patch"]]
 
     def resized(self, inputs: Inputs, grids: Grids, mean: Sequence[float], std: Sequence[float]) -> Inputs:
         raise PruningError(

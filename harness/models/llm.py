@@ -88,6 +88,10 @@ class Surgery:
             features = reduce(selection, features)
         return features
 
+    def behind(self, number: int) -> Sequence | None:
+        """The prompt as decoder layer `number` has seen it in the prefill; None where nothing was cut so far."""
+        return self._by_layer.get(number)
+
     @property
     def rows(self) -> VisualRows:
         """The visual tokens alive now."""

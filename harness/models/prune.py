@@ -13,13 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import methods
 from harness.budget import BudgetSpec
+from harness.models.batch import prompts_of
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import build_engine, family_of
+from harness.models.replacing import replaced
 from harness.models.trace import Trace
 from harness.records import Realised
 from methods.base import Budget, Plan, Pruner
@@ -30,17 +33,22 @@ _REFUSED = ("labels", "inputs_embeds", "past_key_values", "position_ids")
 
 @dataclass
 class Pruning:
-    """The open block. `last` is what the latest prompt with images really ran; None before the first."""
+    """The open block. `latest`: what the prompts of the latest call with images really ran, in their order."""
 
     engine: Engine
     budget: BudgetSpec
     seed: int
-    last: Trace | None = None
+    latest: tuple[Trace, ...] = ()
 
     @property
     def realised(self) -> Realised | None:
-        """Visual tokens per layer, kept units and so on of the latest prompt."""
-        return self.last.realised if self.last else None
+        """Visual tokens per layer, kept units and so on of the latest prompt, of a batch the last; None before any."""
+        return self.latest[-1].realised if self.latest else None
+
+    @property
+    def realised_of_rows(self) -> tuple[Realised, ...]:
+        """The same of every prompt of the latest call."""
+        return tuple(trace.realised for trace in self.latest)
 
     def plan(self, inputs: Inputs) -> Plan:
         if self.budget.kind == "native":
@@ -66,7 +74,8 @@ def prune(
     and by those that ask a CLIP model, which reads the question.
 
     `generate` returns the caller's full input_ids followed by the new tokens, so the usual slice works. `forward`
-    returns the logits of the shortened prompt. One prompt at a time. Blocks nest: the inner one counts.
+    returns the logits of the shortened prompt. A batch, padded on the left, is prefilled prompt by prompt and decoded
+    together (harness/models/together.py): its `forward` gives logits alone. Blocks nest: the inner one counts.
     Raises UsageError (family), BudgetError, UnknownMethod, BudgetInfeasible; ValueError for inputs it cannot take.
     """
     asked = BudgetSpec.parse(budget)
@@ -74,34 +83,18 @@ def prune(
         raise ValueError("a flops_ratio budget is solved by `harness run`; give tokens or a ratio of them here")
     pruner = method if isinstance(method, Pruner) else methods.build(method, **settings)
     pruning = Pruning(build_engine(family_of(model), pruner, processor), asked, seed)
-    with _replaced(model, "forward", _forward(model, pruning)), _replaced(model, "generate", _generate(model, pruning)):
+    with replaced(model, "forward", _forward(model, pruning)), replaced(model, "generate", _generate(model, pruning)):
         yield pruning
 
 
-@contextmanager
-def _replaced(model: nn.Module, name: str, method: Any) -> Iterator[None]:
-    """An instance attribute for the time of a block; what the instance had before comes back."""
-    own = vars(model)
-    missing = object()
-    before = own.get(name, missing)
-    own[name] = method
-    try:
-        yield
-    finally:
-        if before is missing:
-            del own[name]
-        else:
-            own[name] = before
-
-
-def _inputs(pruning: Pruning, arguments: dict[str, Any]) -> tuple[Inputs, dict[str, Any]]:
-    """The prompt, and the arguments that are not about it. Raises ValueError for what pruning cannot honour."""
+def _prompts(pruning: Pruning, arguments: dict[str, Any]) -> tuple[list[Inputs], dict[str, Any]]:
+    """The prompts, and the arguments that are not about them. Raises ValueError for what pruning cannot honour."""
     for name in _REFUSED:
         if arguments.get(name) is not None:
             raise ValueError(f"{name} cannot be used inside a prune block: the prompt is shortened; leave it out")
-    inputs = pruning.engine.family.inputs(arguments)
+    prompts = prompts_of(pruning.engine.family, arguments)
     gone = {*_VISION, *_REFUSED, "input_ids", "attention_mask"}
-    return inputs, {key: value for key, value in arguments.items() if key not in gone}
+    return prompts, {key: value for key, value in arguments.items() if key not in gone}
 
 
 def _forward(model: nn.Module, pruning: Pruning) -> Any:
@@ -113,12 +106,21 @@ def _forward(model: nn.Module, pruning: Pruning) -> Any:
             arguments = {"input_ids": args[0], **arguments}
         if arguments.get("pixel_values") is None:
             return native(model, **arguments)  # text alone, a decoding step, or the prompt that we shortened
-        inputs, rest = _inputs(pruning, arguments)
-        with pruning.engine.encoded(inputs, pruning.plan(inputs), pruning.seed, Untimed()) as encoded:
-            pruning.last = encoded.trace
+        prompts, rest = _prompts(pruning, arguments)
+        if len(prompts) > 1:
+            return _logits_of_batch(pruning, prompts, rest.get("logits_to_keep", 0))
+        with pruning.engine.encoded(prompts[0], pruning.plan(prompts[0]), pruning.seed, Untimed()) as encoded:
+            pruning.latest = (encoded.trace,)
             return native(model, **encoded.arguments, **rest)
 
     return forward
+
+
+def _logits_of_batch(pruning: Pruning, prompts: list[Inputs], logits_to_keep: int) -> CausalLMOutputWithPast:
+    plans = [pruning.plan(prompt) for prompt in prompts]
+    together = pruning.engine.together(prompts, plans, pruning.seed, logits_to_keep)
+    pruning.latest = together.traces
+    return CausalLMOutputWithPast(logits=together.logits)
 
 
 def _generate(model: nn.Module, pruning: Pruning) -> Any:
@@ -131,14 +133,17 @@ def _generate(model: nn.Module, pruning: Pruning) -> Any:
         if arguments.get("pixel_values") is None:
             return native(model, **arguments)
         full = arguments["input_ids"]
-        prompt, rest = _inputs(pruning, arguments)
-        plan = pruning.plan(prompt)
-        removed = prompt.shape.n - _entering(plan, prompt)
-        for name in ("max_length", "min_length"):  # they count the prompt
-            if rest.get(name) is not None:
-                rest[name] = max(rest[name] - removed, 0)
-        out, pruning.last = pruning.engine.generate(prompt, plan, pruning.seed, **rest)
-        short = prompt.text_tokens + pruning.last.entering[0]
+        prompts, rest = _prompts(pruning, arguments)
+        plans = [pruning.plan(prompt) for prompt in prompts]
+        if len(prompts) > 1:
+            with torch.no_grad():
+                together = pruning.engine.together(prompts, plans, pruning.seed)
+            pruning.latest, short = together.traces, together.length
+            out = together.generate(**_without(full.shape[1] - short, rest))
+        else:
+            removed = full.shape[1] - prompts[0].text_tokens - _entering(plans[0], prompts[0])
+            out, trace = pruning.engine.generate(prompts[0], plans[0], pruning.seed, **_without(removed, rest))
+            pruning.latest, short = (trace,), prompts[0].text_tokens + trace.entering[0]
         if isinstance(out, Tensor):
             return _with_full_prompt(full, out, short)
         out.sequences = _with_full_prompt(full, out.sequences, short)
@@ -151,5 +156,13 @@ def _entering(plan: Plan, inputs: Inputs) -> int:
     return plan.entering[0] if plan.entering else inputs.shape.n
 
 
+def _without(removed: int, rest: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `generate` of which those that count the prompt know that `removed` tokens of it are gone."""
+    counting = {name: max(rest[name] - removed, 0) for name in ("max_length", "min_length") if rest.get(name)}
+    return {**rest, **counting}
+
+
 def _with_full_prompt(full: Tensor, sequences: Tensor, short: int) -> Tensor:
-    return torch.cat([full.expand(sequences.shape[0], -1), sequences[:, short:]], dim=1)
+    """The caller's prompts with the new tokens; a prompt may have several sequences, one behind the other."""
+    times = sequences.shape[0] // full.shape[0]
+    return torch.cat([full.repeat_interleave(times, 0), sequences[:, short:]], dim=1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.vision_utils import get_vision_position_ids
 
 from harness.models.attention import TAP
-from harness.models.family import Family, Inputs, single_prompt, weights_hash
+from harness.models.family import Family, Inputs, Picture, single_prompt, weights_hash
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans, with_placeholders
 from harness.models.resizing import resampled
@@ -59,6 +59,15 @@ class QwenVL(Family):
     def inputs(self, processed: Mapping[str, Any]) -> Inputs:
         ids = single_prompt(processed)
         return self._laid_out(ids, processed["pixel_values"], processed["image_grid_thw"].cpu())
+
+    def pictures(self, processed: Mapping[str, Any]) -> list[Picture]:
+        grid_thw = processed["image_grid_thw"]
+        patches = grid_thw.prod(1).tolist()
+        parts = zip(patches, processed["pixel_values"].split(patches), grid_thw, strict=True)
+        return [
+            Picture(count // self.patches, {"pixel_values": pixels, "image_grid_thw": grid[None]})
+            for count, pixels, grid in parts
+        ]
 
     def _laid_out(self, host_ids: Tensor, pixels: Tensor, grid_thw: Tensor) -> Inputs:
         """The inputs of a prompt whose placeholders fit its images' grids."""
