@@ -49,13 +49,15 @@ def planned_realised(
     text: PromptText,
     pruner: Pruner | None = None,
     model: ModelInfo | None = None,
+    ran: Realised | None = None,
 ) -> Realised:
     """What will run under `plan`; masks (`kept`) stay empty, since which tokens survive depends on the picture. So does
     how full windows are behind a cut in the ViT, or tiles: `vit_attended` and `vit_tokens` are estimates there.
 
     pruner: the method that made the plan, None for one that costs nothing and gathers nothing. model: what the method
-    was prepared for; needed where it puts extra tokens into the ViT. Raises ValueError for a plan in native mode,
-    which only a run can tell, and MissingSignal for a method that asks a CLIP model.
+    was prepared for; needed where it puts extra tokens into the ViT. ran: a run of this plan, to take from it of
+    which tiles the units were; without one they are shared by the tiles' sizes. Raises ValueError for a plan in native
+    mode, which only a run can tell, and MissingSignal for a method that asks a CLIP model.
     """
     if not plan.entering or any(keep is None for keep in plan.keeps.values()):
         raise ValueError("a plan in native mode has no token counts; run it and read what it realised")
@@ -88,7 +90,8 @@ def planned_realised(
             flops += llm_signal_flops(dims, asked, site, n, plan.entering, text)
         if site in before:
             half = 2 * site.layer + (1 if site.after == "attention" else 2) if site.hook == IN_VIT else 0
-            by_half[half], merged = _over_tiles(shape, rows), alive
+            seen_tokens = _tokens_of_half(ran, half) if ran and half < 2 * shape.vit_layers else ()
+            by_half[half], merged = _over_tiles(dims, shape, rows, extra, seen_tokens), alive
         n = kept if site in before else alive  # newlines take what the patches leave
     halves = _every_half(by_half, 2 * shape.vit_layers)
     blocks = halves[::2]
@@ -139,15 +142,22 @@ def _grids(shape: Shape) -> tuple[tuple[int, int], ...]:
     return tuple((1, units) for _, _, units in shape.tiles) if shape.tiles else shape.grids
 
 
-def _over_tiles(shape: Shape, rows: Rows) -> Rows:
-    """Rows of images as rows of their tiles, shared by size; an aggregate stands in its image's first."""
+def _over_tiles(dims: ModelDims, shape: Shape, rows: Rows, extra: int, seen_tokens: tuple[int, ...] = ()) -> Rows:
+    """Rows of images as rows of their tiles, as seen or else shared by size; an aggregate stands in the first one."""
     if not shape.tiles:
         return rows
     spread: list[tuple[int, int]] = []
     for image, (units, aggregates) in enumerate(rows):
         shares = share(units, tuple(shown for owner, _, shown in shape.tiles if owner == image))
         spread += [(part, 0 if place else aggregates) for place, part in enumerate(shares)]
-    return tuple(spread)
+    others = dims.vit_prefix_tokens + extra
+    seen = zip(seen_tokens, spread, strict=True) if seen_tokens else ()
+    return tuple(((tokens - others - more) // dims.unit_patches, more) for tokens, (_, more) in seen) or tuple(spread)
+
+
+def _tokens_of_half(ran: Realised, half: int) -> tuple[int, ...]:
+    """Tokens of each image or tile in the attention (even) or the MLP (odd) of block half // 2."""
+    return (ran.vit_mlp_tokens if half % 2 and ran.vit_mlp_tokens else ran.vit_tokens)[half // 2]
 
 
 def _vit_tokens(dims: ModelDims, rows: Rows, extra: int) -> tuple[int, ...]:

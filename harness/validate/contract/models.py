@@ -83,13 +83,12 @@ def flops(subject: Subject) -> str:
         for tokens in (min(subject.feasible(grids), default=0), subject.middle(grids)):
             run = subject.run(grids, Budget("layer_average", tokens))
             extra = subject.pruner.extra_vit_token_count() if run.plan.layers_of("in-vit") else 0
-            planned = planned_realised(dims, run.inputs.shape, run.plan, run.inputs.text, subject.pruner, info)
-            realised = run.prefill.realised
+            what = (dims, run.inputs.shape, run.plan, run.inputs.text, subject.pruner, info)
+            planned, realised = planned_realised(*what), run.prefill.realised
+            if run.inputs.shape.tiles and _sums(realised.vit_tokens) == _sums(planned.vit_tokens):
+                planned = planned_realised(*what, ran=realised)  # from which tile units went is in the picture
             if any(site.hook in (PRE_TOKENIZATION, IN_VIT) for site in run.plan.keeps):
                 realised = replace(realised, vit_attended=planned.vit_attended)  # which units went is in the picture
-                if run.inputs.shape.tiles and _sums(realised.vit_tokens) == _sums(planned.vit_tokens):
-                    halves = {"vit_tokens": planned.vit_tokens, "vit_mlp_tokens": planned.vit_mlp_tokens}
-                    realised = replace(realised, **halves)  # and so is from which tile
             told = prefill_flops(dims, planned, extra)
             ran = prefill_flops(dims, realised, extra)
             if told != ran:
