@@ -1,4 +1,4 @@
-"""Which units of an image are alive after each site, from the masks of a record."""
+"""What became of each unit of an image after each site, from the masks of a record."""
 
 from __future__ import annotations
 
@@ -9,26 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 PATCHES = "patches"  # a mask over single patches, not units
+DROPPED, GONE, MERGED, KEPT = range(4)  # gone: dropped or merged, the record does not say which
+WORDS = ("dropped", "dropped or merged", "merged into a kept token", "kept")
 
 
-def stages(kept: Mapping[str, str], units: int) -> dict[str, NDArray[np.bool_]]:
-    """Site -> (units,) alive after it, in the order in which the model comes to them.
+def stages(kept: Mapping[str, str], merged: Mapping[str, str], units: int) -> dict[str, NDArray[np.int8]]:
+    """Site -> (units,) DROPPED | GONE | MERGED | KEPT, in the order in which the model comes to the sites.
 
-    kept: as in a record, site -> hexadecimal, bit i = unit i. Masks that are no numbers are left out.
+    kept, merged: as in a record, site -> hexadecimal, bit i = unit i. A kept mask that is no number is left out.
     """
-    found = {site: alive(mask, units) for site, mask in kept.items() if site != PATCHES}
+    found = {site: _states(mask, merged.get(site), units) for site, mask in kept.items() if site != PATCHES}
     return {site: found[site] for site in sorted(found, key=_depth) if found[site] is not None}
 
 
-def alive(mask: str, units: int) -> NDArray[np.bool_] | None:
+def _states(kept: str, merged: str | None, units: int) -> NDArray[np.int8] | None:
+    own = bits(kept, units)
+    if own is None:
+        return None
+    joined = None if merged is None else bits(merged, units)
+    state = np.full(units, GONE if joined is None else DROPPED, dtype=np.int8)
+    if joined is not None:
+        state[joined] = MERGED
+    state[own] = KEPT
+    return state
+
+
+def bits(mask: str, units: int) -> NDArray[np.bool_] | None:
     """(units,) bits of a mask; None where it is no number, or one with more bits than units."""
     try:
-        bits = int(mask, 16)
+        number = int(mask, 16)
     except ValueError:
         return None
-    if bits < 0 or bits.bit_length() > units:
+    if number < 0 or number.bit_length() > units:
         return None
-    return np.array([bits >> unit & 1 for unit in range(units)], dtype=bool)
+    return np.array([number >> unit & 1 for unit in range(units)], dtype=bool)
 
 
 def grid_of(units: int, width: int, height: int) -> tuple[int, int] | None:

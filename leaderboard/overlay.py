@@ -1,4 +1,4 @@
-"""An image with the units that a method dropped, drawn over it once for each site."""
+"""An image with what became of its units drawn over it, once for each site."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from plotly.subplots import make_subplots
 
+from harness.report.markup import Markup, tag
+from leaderboard.charts import plain_text
+from leaderboard.kept import DROPPED, GONE, KEPT, MERGED, WORDS
+
 ACROSS = 4  # pictures in a row
-SIDE = 290  # pixels of one
-DROPPED, KEPT = "rgba(10,12,16,0.78)", "rgba(47,134,207,0.0)"
+SIDE = 250  # pixels of one
+LOOKS = {
+    DROPPED: "rgba(10,12,16,0.82)",
+    GONE: "rgba(10,12,16,0.66)",
+    MERGED: "rgba(224,150,24,0.60)",
+    KEPT: "rgba(0,0,0,0)",
+}
+TARGET = "#ff3b6b"
+MERGE_SIGN = "+"
 
 
 def overlay(
     image: Image,
     grid: tuple[int, int],
-    sites: Mapping[str, NDArray[np.bool_]],
+    sites: Mapping[str, NDArray[np.int8]],
     boxes: Sequence[tuple[float, float, float, float]] = (),
 ) -> go.Figure:
-    """The image as it is, then after each site with what no longer lives darkened. boxes: targets, in pixels."""
-    titles = ["the image", *(f"{site}: {int(alive.sum())} of {alive.size}" for site, alive in sites.items())]
+    """The image as it is, then after each site with its units in their states. boxes: targets, in pixels."""
+    titles = ["the image", *(f"{in_words(site)}<br>{_counted(states)}" for site, states in sites.items())]
     columns = min(ACROSS, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.16 / rows)
@@ -33,10 +44,11 @@ def overlay(
         place = {"row": at // columns + 1, "col": at % columns + 1}
         sizes = {"x": 0, "y": 0, "sizex": width, "sizey": height, "sizing": "stretch", "layer": "below"}
         figure.add_layout_image({"source": source, **sizes}, **place)
-        alive = None if at == 0 else list(sites.values())[at - 1]
-        figure.add_trace(_units(alive, grid, width, height), **place)
+        whole = np.full(grid[0] * grid[1], KEPT, dtype=np.int8)
+        states = whole if at == 0 else list(sites.values())[at - 1]
+        figure.add_trace(_units(states, grid, width, height), **place)
         for x0, y0, x1, y1 in boxes:
-            figure.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": "#ff3b6b", "width": 2.5}, **place)
+            figure.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": TARGET, "width": 2.5}, **place)
     figure.update_xaxes(range=[0, width], visible=False, constrain="domain")
     figure.update_yaxes(range=[height, 0], visible=False, scaleratio=1, constrain="domain", constraintoward="top")
     for at in range(1, len(titles) + 1):
@@ -44,29 +56,66 @@ def overlay(
             scaleanchor=f"x{at if at > 1 else ''}", row=(at - 1) // columns + 1, col=(at - 1) % columns + 1
         )
     figure.update_layout(
-        height=40 + rows * (SIDE + 30), margin={"l": 5, "r": 5, "t": 34, "b": 5},
+        height=44 + rows * (SIDE + 44), margin={"l": 5, "r": 5, "t": 44, "b": 5},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", showlegend=False,
     )  # fmt: skip
     return figure
 
 
-def _units(alive: NDArray[np.bool_] | None, grid: tuple[int, int], width: int, height: int) -> go.Heatmap:
+def key(states: Sequence[int], boxes: bool) -> Markup:
+    """The legend of the states that occur, and of the target's box."""
+    shown = [tag("span", _swatch(state), WORDS[state], class_="key") for state in sorted(states, reverse=True)]
+    frame = tag("i", style=f"border:2px solid {TARGET}", class_="swatch")
+    shown += [tag("span", frame, "what the question is about", class_="key")] if boxes else []
+    return tag("div", tag("div", *shown, class_="keys"), class_="board")
+
+
+def in_words(site: str) -> str:
+    """Where a site is, as people say it."""
+    match site.split(":"):
+        case ["pre-tokenization"]:
+            return "before the ViT"
+        case ["interface"]:
+            return "behind the projector"
+        case ["in-vit", block]:
+            return f"behind block {block} of the ViT"
+        case ["in-vit", block, "attention"]:
+            return f"in block {block} of the ViT"
+        case ["in-llm", layer]:
+            return f"before layer {layer} of the LLM"
+    return plain_text(site, 40)
+
+
+def _swatch(state: int) -> Markup:
+    return tag("i", MERGE_SIGN if state == MERGED else "", style=f"background:{LOOKS[state]}", class_="swatch")
+
+
+def _counted(states: NDArray[np.int8]) -> str:
+    """How many units are kept, and how many of the others are merged."""
+    merged = int((states == MERGED).sum())
+    return f"{int((states == KEPT).sum())} of {states.size} kept" + (f", {merged} merged" if merged else "")
+
+
+def _units(states: NDArray[np.int8], grid: tuple[int, int], width: int, height: int) -> go.Heatmap:
     rows, columns = grid
-    live = np.ones(rows * columns, dtype=bool) if alive is None else alive
-    words = [f"unit {unit}: {'kept' if lives else 'merged or dropped'}" for unit, lives in enumerate(live)]
+    signs = [MERGE_SIGN if state == MERGED else "" for state in states]
+    words = [f"unit {unit}: {WORDS[state]}" for unit, state in enumerate(states)]
     return go.Heatmap(
-        z=live.reshape(rows, columns).astype(int),
+        z=states.reshape(rows, columns),
         x0=width / columns / 2,
         dx=width / columns,
         y0=height / rows / 2,
         dy=height / rows,
-        zmin=0,
-        zmax=1,
-        colorscale=[[0, DROPPED], [1, KEPT]],
+        zmin=DROPPED,
+        zmax=KEPT,
+        colorscale=[[state / KEPT, colour] for state, colour in LOOKS.items()],
         showscale=False,
         xgap=1,
         ygap=1,
-        text=np.array(words).reshape(rows, columns),
+        text=np.array(signs).reshape(rows, columns),
+        texttemplate="%{text}",
+        textfont={"color": "#ffffff", "size": 12},
+        hovertext=np.array(words).reshape(rows, columns),
         hoverinfo="text",
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
@@ -23,25 +24,43 @@ from leaderboard.blocks import Chart, Table, Words
 from leaderboard.data import certainty_of, group_of, open_board
 from leaderboard.export import export
 from leaderboard.frontier import means_over_draws
-from leaderboard.kept import alive, grid_of, stages
+from leaderboard.kept import DROPPED, GONE, KEPT, MERGED, bits, grid_of, stages
+from leaderboard.overlay import key, overlay
 from leaderboard.palette import mark_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_bit_i_of_a_mask_is_unit_i():
-    assert alive("5", 4).tolist() == [True, False, True, False]
+    assert bits("5", 4).tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("mask", ["zz", "", "-1", "1f", "<b>"])
 def test_a_mask_that_does_not_fit_is_left_out(mask: str):
-    assert alive(mask, 4) is None
-    assert stages({"interface": mask, "patches": "f"}, 4) == {}
+    assert bits(mask, 4) is None
+    assert stages({"interface": mask, "patches": "f"}, {}, 4) == {}
+
+
+def test_a_unit_is_kept_merged_or_dropped_and_gone_where_a_record_does_not_say():
+    told = stages({"interface": "1"}, {"interface": "6"}, 4)["interface"]
+    assert told.tolist() == [KEPT, MERGED, MERGED, DROPPED]
+    for silent in ({}, {"interface": "<b>"}, {"in-llm:2": "6"}):
+        assert stages({"interface": "1"}, silent, 4)["interface"].tolist() == [KEPT, GONE, GONE, GONE]
+
+
+def test_a_merged_unit_has_a_mark_of_its_own_in_the_picture_and_in_its_legend():
+    states = np.array([KEPT, MERGED, DROPPED, DROPPED], dtype=np.int8)
+    figure = overlay(Image.new("RGB", (20, 20)), (2, 2), {"interface": states})
+    assert figure.data[1].text.tolist() == [["", "+"], ["", ""]]
+    assert "1 of 4 kept, 1 merged" in figure.layout.annotations[1].text
+    assert "behind the projector" in figure.layout.annotations[1].text
+    legend = str(key([DROPPED, MERGED, KEPT], boxes=False))
+    assert "merged into a kept token" in legend and legend.count("swatch") == 3
 
 
 def test_sites_come_in_the_order_of_the_model():
     kept = {"in-llm:10": "1", "interface": "3", "in-llm:2": "3", "pre-tokenization": "f", "in-vit:5": "7"}
-    assert list(stages(kept, 4)) == ["pre-tokenization", "in-vit:5", "interface", "in-llm:2", "in-llm:10"]
+    assert list(stages(kept, {}, 4)) == ["pre-tokenization", "in-vit:5", "interface", "in-llm:2", "in-llm:10"]
 
 
 @pytest.mark.parametrize(

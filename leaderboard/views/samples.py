@@ -10,20 +10,17 @@ import streamlit as st
 from harness.report.gather import FULL, Group
 from harness.selecting import Row, name_of
 from leaderboard import filters
-from leaderboard.blocks import Block, Chart, Heading, Table, Words
+from leaderboard.blocks import Block, Chart, Heading, Html, Table, Words
 from leaderboard.data import Board, full_of, sample_ids, sample_rows
 from leaderboard.drawing import draw
-from leaderboard.kept import grid_of, stages
-from leaderboard.overlay import overlay
+from leaderboard.kept import GONE, KEPT, grid_of, stages
+from leaderboard.overlay import key, overlay
 from leaderboard.palette import mark_of
 from leaderboard.questions import image_of, question_of
 
 WHICH = ("all", "lost by pruning", "gained by pruning", "wrong")
 MOST = 1000  # samples in the list
-LEGEND = (
-    "Darkened units no longer have a token of their own after the site: they were dropped, or merged into one that is "
-    "kept (a record does not say which). Box: what the question is about."
-)
+UNTOLD = "The record was made before merging was noted: what is dark was dropped, or merged into a kept token."
 
 
 def show(board: Board) -> None:
@@ -91,7 +88,7 @@ def _answers(
 
 def _pictures(own: Mapping[str, Any], question: Any) -> Iterator[Block]:
     image = image_of(question) if question else None
-    sites = stages(dict(own["kept"] or {}), int(own["full_tokens"]))
+    sites = stages(*(masks(own[name]) for name in ("kept", "merged")), int(own["full_tokens"]))
     if image is None:
         yield Words("The image of this sample is not on this machine, so there is nothing to draw over.", "soft")
         return
@@ -100,7 +97,15 @@ def _pictures(own: Mapping[str, Any], question: Any) -> Iterator[Block]:
         yield Words("The units of this sample do not fit its image as one grid (tiles), so they are not drawn.", "soft")
         return
     yield Chart(overlay(image, grid, sites, question.boxes), "sample")
-    yield Words(LEGEND, "soft")
+    found = {KEPT}.union(*(map(int, states) for states in sites.values()))
+    yield Html(key(sorted(found), bool(question.boxes)))
+    if GONE in found:
+        yield Words(UNTOLD, "soft")
+
+
+def masks(found: Any) -> Mapping[str, str]:
+    """The masks of a cell; none where it is NULL."""
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _tokens(own: Mapping[str, Any]) -> str:
