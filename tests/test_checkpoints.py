@@ -36,7 +36,7 @@ MAKERS = {
 }
 
 
-REORDERING = ("internvl", "llava_next")  # their towers order tokens anew, LLaVA-NeXT's where a picture is padded
+REORDERING = ("internvl",)  # its tower orders tokens anew
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
@@ -58,6 +58,34 @@ def test_keeping_everything_is_the_native_model(opened, sizes):
         native = opened.model(**processed).logits
     tolerance = 5e-5 if opened.family.model_type in REORDERING else 0
     assert (ours.logits - native).abs().max() <= tolerance and native.std() > 0.01
+
+
+def test_a_batch_of_the_processors_own_answers_as_its_prompts_do_alone(opened):
+    """Other pictures, other numbers of them and other questions, padded by the real processor."""
+    asked = [([(64, 48)], QUESTION), ([(30, 90), (64, 64)], "yes or no?"), ([(48, 96)], "describe the image.")]
+    rows = [([picture(*size, seed) for seed, size in enumerate(sizes)], question) for sizes, question in asked]
+    batch = together(opened.processor, rows)
+    assert not batch["attention_mask"].all()
+    with harness.prune(opened.model, "fastv", budget=0.6, processor=opened.processor):
+        alone = [answered(opened, opened.processed(*row)) for row in rows]
+        assert answered(opened, batch) == [own for one in alone for own in one]
+
+
+def together(processor, rows):
+    """Several questions with their images as one left-padded batch."""
+    turns = [
+        [{"role": "user", "content": [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]}]
+        for images, question in rows
+    ]
+    text = [processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+    processor.tokenizer.padding_side = "left"
+    return processor(images=[images for images, _ in rows], text=text, padding=True, return_tensors="pt")
+
+
+def answered(opened, processed):
+    length = processed["input_ids"].shape[1]
+    out = opened.model.generate(**processed, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    return out[:, length:].tolist()
 
 
 def test_the_question_is_the_users_text_alone(opened):

@@ -10,6 +10,7 @@ from tiny import Scripted, in_llm
 
 import harness.models.passing as passing_module
 from harness.models.llava_next import LlavaNext
+from harness.models.tiles import TiledState
 from harness.models.vision import VisionState
 from harness.validate.tiny import llava_next, llava_next_processed
 from methods import build
@@ -53,9 +54,10 @@ def test_keeping_everything_is_the_native_model_bit_for_bit(sizes, attention):
     assert gold.native_error(NEXT, sizes, attention) == 0
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("sizes", [*PADDED.values(), TWO], ids=[*PADDED, "two"])
-def test_with_padding_it_is_the_native_model_but_for_the_order_of_sums(sizes):
-    assert gold.native_error(NEXT, sizes, dtype=torch.float64) < 1e-9
+def test_padded_tiles_that_keep_everything_are_the_native_model_bit_for_bit(sizes, attention):
+    assert gold.native_error(NEXT, sizes, attention) == 0
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -149,9 +151,15 @@ def test_mutation_slots_in_tile_order(model, monkeypatch):
 
 
 def test_mutation_padding_left_out(model, monkeypatch):
-    original = LlavaNext._padding
-    monkeypatch.setattr(LlavaNext, "_padding", lambda self, inputs, everything: [
-        padding[:0] for padding in original(self, inputs, everything)])  # fmt: skip
+    original = LlavaNext.embed
+
+    def broken(self, inputs, keep):
+        state = original(self, inputs, keep).in_order()
+        fronts, units, aggregates = state.split(state.hidden)
+        bare = replace(state, segments=tuple(replace(segment, padding=0) for segment in state.segments))
+        return replace(bare, hidden=bare.join([front[:1] for front in fronts], units, aggregates))
+
+    monkeypatch.setattr(LlavaNext, "embed", broken)
     assert gold.gold_error(NEXT, model, TWO, CASES["interface"], image=1) > 0.1
 
 
@@ -166,6 +174,12 @@ def test_mutation_padding_that_outlives_a_cut(model, monkeypatch):
 
     monkeypatch.setattr(VisionState, "select", broken)
     assert gold.gold_error(NEXT, model, TWO, CASES["vit"], image=1) > 0.1
+
+
+@pytest.mark.parametrize("case", ["vit", "interface"])
+def test_mutation_padded_tiles_left_in_the_order_of_the_tower(model, monkeypatch, case):
+    monkeypatch.setattr(TiledState, "in_order", lambda self: replace(self, back=self.back[:0]))
+    assert gold.gold_error(NEXT, model, TWO, CASES[case], image=1) > 0.1
 
 
 def test_mutation_positions_of_another_tile_size(model, monkeypatch):

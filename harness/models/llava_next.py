@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
+from harness.models.attention import Capture
 from harness.models.cls_tower import Grids
 from harness.models.family import Features, Inputs, Picture, Slots, single_prompt
 from harness.models.llava import Llava
 from harness.models.prompt import Prompt, VisualRows, image_spans
 from harness.models.resizing import cut
 from harness.models.slots import of_slots
+from harness.models.tiles import NOWHERE, TiledState
 from harness.models.vision import Segment, VisionState
-from methods.base import PruningError
+from harness.models.vit_signals import vit_signal
+from methods.base import PruningError, Signal
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,19 @@ class LlavaNext(Llava):
             "unit": unit[~blank][order],
             "patch": layout.source[~blank][order],
             "blank": torch.stack([image[blank], unit[blank]], 1),
-            "owners": torch.tensor(layout.owners),
+            "back": self._back(layout),
         }
+
+    def _back(self, layout: _Layout) -> Tensor:
+        """Where CLS, padding and the patches that are shown stand among a tile's tokens, tile by tile."""
+        patches = self._side**2
+        shown = torch.zeros(layout.tiles * patches, dtype=torch.bool)
+        shown[layout.source[layout.source >= 0]] = True
+        if bool(shown.all()):
+            return NOWHERE
+        rank = torch.nn.functional.pad(shown.view(-1, patches).int() + 1, (1, 0))  # 0 CLS, 1 padding, 2 shown
+        starts = torch.arange(layout.tiles)[:, None] * (patches + 1)
+        return (torch.argsort(rank, dim=1, stable=True) + starts).flatten()
 
     def _tiled_shape(self, layout: _Layout) -> Any:
         patches = self._side**2
@@ -124,41 +138,42 @@ class LlavaNext(Llava):
         )
 
     def embed(self, inputs: Inputs, keep: Tensor | None) -> VisionState:
-        geometry, side = inputs.geometry, self._side
-        owners, patches = tuple(image for image, _, _ in inputs.shape.tiles), side**2
-        patch, image, unit = geometry["patch"], geometry["image"], geometry["unit"]
-        positions = self._positions(((side, side),))
-        if keep is None:
-            everything = self._embedded(inputs, None)  # (tiles * patches, d), padding too
-            rows, hidden_padding = everything[patch] + positions[patch % patches], self._padding(inputs, everything)
-        else:
-            keep = keep.sort().values  # tile by tile
-            rows, hidden_padding = self._embedded(inputs, keep) + positions[patch[keep] % patches], None
-            patch, image, unit = patch[keep], image[keep], unit[keep]
-        counts = [shown for _, _, shown in inputs.shape.tiles]
-        if keep is not None:
-            counts = torch.bincount(patch // patches, minlength=len(owners)).tolist()
-        embeddings = self.tower.embeddings
-        cls = (embeddings.class_embedding + embeddings.position_embedding.weight[0])[None]  # (1, d)
-        fronts = [cls if hidden_padding is None else torch.cat([cls, pad]) for pad in hidden_padding or owners]
-        segments = tuple(
-            Segment(0, count, False, prefix=1, padding=front.shape[0] - 1)
-            for count, front in zip(counts, fronts, strict=True)
-        )
-        state = VisionState(
-            rows, None, None, segments, unit, image, torch.ones(unit.shape[0], device=unit.device), patches=1,
-            owners=owners, blanks=geometry["blank"],
-        )  # fmt: skip
-        hidden = state.join(fronts, rows[:, None], [None] * len(owners))
-        return replace(state, hidden=self.tower.pre_layrnorm(hidden))
+        return self._embed_whole(inputs) if keep is None else self._embed_kept(inputs, keep.sort().values)
 
-    def _padding(self, inputs: Inputs, everything: Tensor) -> list[Tensor]:
-        """Embedded patches of each tile that no slot shows."""
-        side, tiles = self._side, len(inputs.shape.tiles)
-        padding = torch.ones(everything.shape[0], dtype=torch.bool, device=everything.device)
-        padding[inputs.geometry["patch"]] = False
-        positioned = everything + self._positions(((side, side),)).repeat(tiles, 1)
-        return list(positioned[padding].split([patches - shown for _, patches, shown in inputs.shape.tiles]))
+    def _embed_whole(self, inputs: Inputs) -> TiledState:
+        """All patches of all tiles, padding too, as they stand natively."""
+        geometry, tiles = inputs.geometry, inputs.shape.tiles
+        patches = self._embedded(inputs, None).unflatten(0, (len(tiles), -1))  # (tiles, patches, d)
+        positioned = patches + self._positions(((self._side, self._side),))
+        hidden = torch.cat([self._cls().expand(len(tiles), 1, -1), positioned], 1).flatten(0, 1)
+        segments = tuple(Segment(0, shown, False, prefix=1, padding=patches - shown) for _, patches, shown in tiles)
+        return self._state(hidden, segments, inputs, geometry["unit"], geometry["image"], geometry["back"])
+
+    def _embed_kept(self, inputs: Inputs, keep: Tensor) -> TiledState:
+        """The patches that `keep` names, tile by tile."""
+        geometry, tiles = inputs.geometry, len(inputs.shape.tiles)
+        patch, image, unit = (geometry[name][keep] for name in ("patch", "image", "unit"))
+        rows = self._embedded(inputs, keep) + self._positions(((self._side, self._side),))[patch % self._side**2]
+        counts = torch.bincount(patch // self._side**2, minlength=tiles).tolist()
+        segments = tuple(Segment(0, count, False, prefix=1) for count in counts)
+        state = self._state(rows, segments, inputs, unit, image, NOWHERE)
+        return replace(
+            state, hidden=state.join([self._normed(self._cls())] * tiles, state.hidden[:, None], [None] * tiles)
+        )
+
+    def _state(
+        self, embedded: Tensor, segments: tuple[Segment, ...], inputs: Inputs, unit: Tensor, image: Tensor, back: Tensor
+    ) -> TiledState:
+        size = torch.ones(unit.shape[0], device=unit.device)
+        owners = tuple(image for image, _, _ in inputs.shape.tiles)
+        return TiledState(
+            self._normed(embedded), None, None, segments, unit, image, size, patches=1, owners=owners,
+            blanks=inputs.geometry["blank"], back=back,
+        )  # fmt: skip
+
+    def vision_signal(self, signal: Signal, state: VisionState, captures: list[Capture]) -> Tensor:
+        assert isinstance(state, TiledState)
+        return vit_signal(signal, state.in_order(), state.captures_in_order(captures))
 
     def project(self, state: VisionState) -> Features:
         hidden, image, unit, kind, size = state.rows()  # (n, 1, d)

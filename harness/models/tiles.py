@@ -1,16 +1,46 @@
 """Tiles of one length as one batch: a ViT that attends tile by tile runs once for each length that there is.
 
+Tiles of LLaVA-NeXT that hold padding keep their tokens in the tower's own order until somebody looks at the rows.
 Packed tensors hold tile after tile; lengths are the tokens of each, known on the host.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from harness.models.attention import Capture
+from harness.models.vision import VisionState
+from harness.models.vit_signals import image_by_image
 
 Lengths = tuple[int, ...]
+NOWHERE = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class TiledState(VisionState):
+    """A vision state of tiles. back (N,): where the packed layout's tokens stand now; empty while they are in order."""
+
+    back: Tensor = NOWHERE
+
+    def in_order(self) -> TiledState:
+        return replace(self, hidden=self.hidden[self.back], back=NOWHERE) if self.back.numel() else self
+
+    def with_extra(self, tokens: list[Tensor]) -> VisionState:
+        return VisionState.with_extra(self.in_order(), tokens)
+
+    def captures_in_order(self, captures: list[Capture]) -> list[Capture]:
+        """One capture a tile, its tokens as `in_order` puts them."""
+        if not self.back.numel():
+            return captures
+        starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
+        orders = [part - start for part, start in zip(self.back.split(self.lengths), starts[:-1], strict=True)]
+        return [
+            replace(one, query=one.query[:, :, order], key=one.key[:, :, order])
+            for one, order in zip(image_by_image(captures, self.lengths), orders, strict=True)
+        ]
 
 
 def batches(packed: Tensor, lengths: Lengths) -> list[Tensor]:
