@@ -14,6 +14,7 @@ import os
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +27,16 @@ from filelock import FileLock, Timeout
 
 from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreCorrupt, StoreLocked, UnknownRun, UsageError
 from harness.identity import current_code
-from harness.log_contents import RunContents, read_log
+from harness.log_contents import RunTexts, read_log, read_texts, texts_of
 from harness.runlog import set_aside
 from harness.schema import is_current, migrate
-from harness.tables import replace_run
+from harness.tables import replace_runs
 
 DISTRIBUTION = "visual-token-pruning"
 LOCK_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
+Reader = Callable[[Path], RunTexts | None]
 _SANDBOX = {"enable_external_access": "false", "lock_configuration": "true"}
 _DAMAGE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 _NO_SPACE = ("No space left", "Disk quota exceeded", "File too large")
@@ -94,11 +96,14 @@ class Store:
 
         Raises CorruptLog, and changes nothing then.
         """
-        contents = read_log(log)
-        if contents is None:
-            raise CorruptLog(f"{log} has no header yet: nothing to take in")
-        self._turn(lambda connection: _replace_runs(connection, [contents]), read_only=False)
-        return contents.spec.run_id
+
+        def runs(read: Reader) -> Iterator[RunTexts]:
+            run = read(log)
+            if run is None:
+                raise CorruptLog(f"{log} has no header yet: nothing to take in")
+            yield run
+
+        return self._turn(lambda connection: _replace_runs(connection, runs), read_only=False)[0]
 
     def rebuild(self) -> list[str]:
         """Remake the database from all logs beside it; the old one stays until the new one is whole. Gives run ids.
@@ -170,20 +175,23 @@ class Store:
             leftover.unlink(missing_ok=True)
         with _connection(fresh) as connection:
             migrate(connection)
-            runs = _replace_runs(connection, self._readable_logs())
+            left_out: dict[Path, CorruptLog] = {}
+            runs = _replace_runs(connection, lambda read: self._readable_logs(read, left_out))
+        for problem in left_out.values():
+            self._tell(f"left out: {problem}")
         _wal(self.path).unlink(missing_ok=True)  # it belongs to the database that goes
         os.replace(fresh, self.path)
         return runs
 
-    def _readable_logs(self) -> Iterator[RunContents]:
+    def _readable_logs(self, read: Reader, left_out: dict[Path, CorruptLog]) -> Iterator[RunTexts]:
         for log in sorted(self.log_folder.glob("*.jsonl")):
             try:
-                contents = read_log(log)
+                run = read(log)
             except CorruptLog as problem:
-                self._tell(f"left out: {problem}")
+                left_out[log] = problem
                 continue
-            if contents is not None:
-                yield contents
+            if run is not None:
+                yield run
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -228,15 +236,38 @@ def _translated(problem: duckdb.Error, path: Path, read_only: bool) -> Exception
     return problem
 
 
-def _replace_runs(connection: duckdb.DuckDBPyConnection, contents: Iterable[RunContents]) -> list[str]:
-    """Take in several runs in one transaction, one in memory at a time. Gives their ids."""
-    runs = []
+def _replace_runs(connection: duckdb.DuckDBPyConnection, runs: Callable[[Reader], Iterable[RunTexts]]) -> list[str]:
+    """Take in several runs in one transaction, one in memory at a time. Gives their ids.
+
+    Where DuckDB refuses a record, written in an older shape or without sense, all are read again with Python's eyes.
+    """
+    try:
+        return _in_one_go(connection, runs(read_texts))
+    except duckdb.InvalidInputException:
+        connection.rollback()
+        return _in_one_go(connection, runs(_read_carefully))
+
+
+def _in_one_go(connection: duckdb.DuckDBPyConnection, runs: Iterable[RunTexts]) -> list[str]:
     connection.begin()
-    for one in contents:
-        replace_run(connection, one)
-        runs.append(one.spec.run_id)
+    ids = replace_runs(connection, _one_ahead(runs))
     connection.commit()
-    return runs
+    return ids
+
+
+def _one_ahead(runs: Iterable[RunTexts]) -> Iterator[RunTexts]:
+    """The same runs, the next one read while DuckDB works on this one."""
+    source = iter(runs)
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, source, None)
+        while (run := following.result()) is not None:
+            following = reader.submit(next, source, None)
+            yield run
+
+
+def _read_carefully(log: Path) -> RunTexts | None:
+    contents = read_log(log)
+    return contents and texts_of(contents)
 
 
 def _wal(path: Path) -> Path:

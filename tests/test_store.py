@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -19,6 +22,7 @@ from harness import schema
 from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
 from harness.figures import INFEASIBLE, Figures
 from harness.identity import code_hash
+from harness.log_contents import encode_line
 from harness.runlog import RunLog
 from harness.store import Store, default_store_path, load
 
@@ -142,6 +146,37 @@ def test_a_damaged_log_is_left_out_of_a_rebuild_and_named(store, told):
     assert len(told) == 1 and str(bad) in told[0] and "line 3" in told[0]
     with pytest.raises(CorruptLog, match="line 3"):
         store.ingest(bad)
+
+
+def rewritten(log: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The same log with its second record's data changed, every checksum right."""
+    lines = log.read_text().splitlines(keepends=True)
+    data = json.loads(lines[2])["data"]
+    change(data)
+    log.write_text("".join([*lines[:2], encode_line("record", data), *lines[3:]]))
+
+
+def test_a_record_of_an_older_shape_is_taken_in(store, told):
+    rewritten(write_run(store.log_folder), lambda data: data.pop("merged"))
+    assert store.rebuild() == [SPEC.run_id] and told == []
+    assert len(store.query("SELECT DISTINCT sample_id FROM samples")) == 6
+
+
+def test_a_record_without_sense_is_left_out_of_a_rebuild_and_named(store, told):
+    good, bad = write_run(store.log_folder), write_run(store.log_folder, spec(seed=1))
+    rewritten(bad, lambda data: data.pop("prediction"))
+    assert store.rebuild() == [good.stem]
+    assert len(told) == 1 and f"{bad}: line 3 makes no sense" in told[0]
+    with pytest.raises(CorruptLog, match="line 3"):
+        store.ingest(bad)
+
+
+def test_of_two_records_of_one_sample_the_later_is_taken_in(store):
+    log = write_run(store.log_folder)
+    rewritten(log, lambda data: data.update(sample_id="q0000", prediction="later"))
+    store.ingest(log)
+    found = store.query("SELECT prediction FROM samples WHERE sample_id = 'q0000'")
+    assert list(found["prediction"]) == ["later"] and len(store.query("FROM samples")) == 5
 
 
 BLOCK_BYTES = 262144  # DuckDB's; the first begins after three headers of 4096 bytes
@@ -313,7 +348,7 @@ def test_a_failing_ingest_leaves_the_old_rows(store, monkeypatch):
     store.ingest(path)
     before = everything(store)
     monkeypatch.setattr("harness.tables._environments", lambda contents: [{"run_id": "x"}])
-    with pytest.raises(AssertionError, match="environments"):
+    with pytest.raises(duckdb.InvalidInputException, match="does not have key"):
         store.ingest(path)
     monkeypatch.undo()
     assert everything(store) == before
@@ -322,10 +357,10 @@ def test_a_failing_ingest_leaves_the_old_rows(store, monkeypatch):
 def test_a_failing_rebuild_leaves_the_old_database(store, monkeypatch):
     store.ingest(write_run(store.log_folder))
 
-    def full(connection, contents):
+    def full(connection, runs):
         raise duckdb.IOException("IO Error: Could not write file: No space left on device")
 
-    monkeypatch.setattr("harness.store.replace_run", full)
+    monkeypatch.setattr("harness.store.replace_runs", full)
     with pytest.raises(DiskFull, match="db rebuild"):
         store.rebuild()
     assert store.run(SPEC.run_id)["n"] == 6
@@ -343,12 +378,13 @@ from pathlib import Path
 from harness import store, tables
 from harness.store import Store
 
-done = tables.replace_run
-def killed(connection, contents):
-    done(connection, contents)
+done = tables.replace_runs
+def killed(connection, runs):
+    ids = done(connection, runs)
     if sys.argv[3] == "before commit":
         os.kill(os.getpid(), signal.SIGKILL)
-store.replace_run = killed
+    return ids
+store.replace_runs = killed
 taken = Store(Path(sys.argv[1]))
 if sys.argv[3] == "after commit":
     real = store._replace_runs
