@@ -36,7 +36,7 @@ class Summary:
 class Comparison:
     """A run beside its controls. random, over_random: None where there is no random run to compare with.
 
-    over_random: accuracy minus random's, paired by sample, with its 95 % interval.
+    over_random: accuracy minus random's, paired by sample, with its 95 % interval; None where questions have no scores.
     """
 
     run: Summary
@@ -60,7 +60,8 @@ def summarise(contents: RunContents) -> Summary:
     ran = [record for record in contents.records.values() if record.error is None]
     by_category: dict[str, list[float]] = defaultdict(list)
     for record in contents.records.values():
-        by_category[record.category].append(record.score)
+        if record.score is not None:
+            by_category[record.category].append(record.score)
     return Summary(
         contents.spec,
         contents.figures,
@@ -74,6 +75,8 @@ def compare(own: RunContents, full: RunContents, random: RunContents | None) -> 
     if random is None:
         return Comparison(summarise(own), summarise(full), None, None)
     records = own.records.values()
+    if any(record.score is None for record in records):
+        return Comparison(summarise(own), summarise(full), summarise(random), None)
     over = paired_difference(
         [record.score for record in records],
         [random.records[record.sample_id].score for record in records],

@@ -74,7 +74,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Record:
-    """One sample's row. score in [0, 1]; error: None or what went wrong (then score is 0 and it counts as wrong).
+    """One sample's row. score in [0, 1], None where the benchmark scores whole runs only, or
+    has not yet; error: None or what went wrong (then score is 0 and it counts as wrong).
 
     entering: visual tokens that entered each LLM layer, measured. asked_tokens: None in native mode.
     kept: site label ("interface", "in-llm:2", "pre-tokenization", "in-vit:5", "in-vit:5:attention") -> hex bit mask
@@ -92,7 +93,7 @@ class Record:
     category: str
     answer: str
     prediction: str
-    score: float
+    score: float | None
     full_tokens: int
     asked_tokens: int | None
     entering: tuple[int, ...]

@@ -84,7 +84,9 @@ _VERSION_4 = "ALTER TABLE runs ADD COLUMN metrics MAP(VARCHAR, DOUBLE)"
 
 _VERSION_5 = "ALTER TABLE samples ADD COLUMN merged MAP(VARCHAR, VARCHAR)"
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6 = "ALTER TABLE samples ALTER COLUMN score DROP NOT NULL"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 
 
 def is_current(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -57,9 +57,14 @@ def _tokens(records: Sequence[Record]) -> dict[str, float | None]:
 
 
 def _accuracy(contents: RunContents, full: RunContents) -> dict[str, float | str | None]:
-    """An unpruned run is its own measure: its RA is 1 by definition, not by estimate."""
+    """An unpruned run is its own measure: its RA is 1 by definition, not by estimate.
+
+    Nothing but that run where questions have no scores of their own.
+    """
     records = contents.records.values()
     scores, base = [record.score for record in records], [full.records[record.sample_id].score for record in records]
+    if None in scores or None in base:
+        return {"reference_run_id": full.spec.run_id}
     clusters = [record.cluster for record in records]
     accuracy, ra = accuracy_interval(scores, clusters), ra_interval(scores, base, clusters)
     if contents is full:

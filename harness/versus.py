@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UnknownRun, UsageError
-from harness.figures import FAILED_BUDGET, OK
+from harness.figures import FAILED_BUDGET, OK, REPORTED
 from harness.selecting import Row, name_of, named, rows_of
 from harness.stats import (
     Flips,
@@ -99,7 +99,7 @@ def find_pair(store: Store, word_a: str, word_b: str) -> tuple[Row, Row]:
     Where a word fits several runs, the one that shares its samples and conditions with the other word's run is meant,
     and of several codes the newest. Raises UnknownRun when none fits, UsageError when several pairs do.
     """
-    runs = [run for run in rows_of(store) if run["status"] in (OK, FAILED_BUDGET)]
+    runs = [run for run in rows_of(store) if run["status"] in (OK, FAILED_BUDGET, REPORTED)]
     found_a, found_b = (named(runs, word) for word in (word_a, word_b))
     for word, found in ((word_a, found_a), (word_b, found_b)):
         if not found:
@@ -144,6 +144,12 @@ def _alike(a: Row, b: Row, key: str) -> bool:
 
 
 def _check_samples(a: Row, b: Row) -> None:
+    for run in (a, b):
+        if run["accuracy"] is None:
+            raise UsageError(
+                f"{name_of(run)} has no scores of single questions on {run['benchmark']}, only metrics of the whole run: "
+                f"harness show {run['run_id'][:8]}"
+            )
     differ = [key for key in _SAMPLES if a[key] != b[key]]
     if not differ:
         return

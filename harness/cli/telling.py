@@ -131,7 +131,7 @@ def _share(value: float | None, low: float | None = None, high: float | None = N
 
 def _metric(name: str, value: float | None) -> str:
     """Points as they are, a ratio in %."""
-    return f"{value:.1f}" if value is not None and "points" in name else _share(value)
+    return f"{value:.1f}" if value is not None and ("points" in name or value > 1) else _share(value)
 
 
 def _mark(indicative: bool | None) -> str:
