@@ -147,7 +147,7 @@ def _check_samples(a: Row, b: Row) -> None:
     for run in (a, b):
         if run["accuracy"] is None:
             raise UsageError(
-                f"{name_of(run)} has no scores of single questions on {run['benchmark']}, only metrics of the whole run: "
+                f"{name_of(run)} has no scores of single questions on {run['benchmark']}, only metrics: "
                 f"harness show {run['run_id'][:8]}"
             )
     differ = [key for key in _SAMPLES if a[key] != b[key]]
