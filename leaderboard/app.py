@@ -1,4 +1,4 @@
-"""The board's script, run by Streamlit: `streamlit run app.py -- STORE`. One page at a time, errors as words."""
+"""The board's script, run by Streamlit (`streamlit run app.py -- STORE [RESULTS]`): one page, errors as words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.store import default_store_path
 from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board
 from leaderboard.drawing import draw
+from leaderboard.place import Place
 
 PAGES = {
     "overview": (
@@ -38,19 +39,19 @@ STATIC = Path(__file__).resolve().parent / "static"
 WITHOUT_RUNS = {"published", "submit", "profile"}  # pages that need no run
 
 
-def page(name: str, store: Path) -> None:
-    """One page on a store; whatever is wrong with the store is told in words."""
+def page(name: str, store: Path, results: Path | None = None) -> None:
+    """One page on a store and on submissions; whatever is wrong with them is told in words."""
     title, _, question = PAGES[name]
     st.title(title)
     draw([Words(question, "soft")])
     show: Callable[[Board], None] = import_module(f"leaderboard.views.{name}").show
     try:
-        board = open_board(store)
+        board = open_board(store, results)
     except HarnessError as problem:
         if name not in WITHOUT_RUNS:
             draw([Words(str(problem), "note")])
             return
-        board = Board(store, (0, 0), ())
+        board = Board(store, Place("", "", ()), ())
     for words in board.told:
         draw([Words(words, "warning")])
     if not board.rows and name not in WITHOUT_RUNS:
@@ -62,12 +63,12 @@ def page(name: str, store: Path) -> None:
         draw([Words(str(problem), "warning")])
 
 
-def main(store: Path) -> None:
+def main(store: Path, results: Path | None) -> None:
     """The board: navigation, style, and the page that was asked for."""
     st.set_page_config(page_title="Visual-token pruning", page_icon="✂️", layout="wide")
     st.html("".join(f"<style>{(STATIC / name).read_text()}</style>" for name in ("board.css", "server.css")))
     pages = [
-        st.Page(_shown(name, store), title=title, icon=icon, url_path=name, default=name == "overview")
+        st.Page(_shown(name, store, results), title=title, icon=icon, url_path=name, default=name == "overview")
         for name, (title, icon, _) in PAGES.items()
     ]
     shown = st.navigation(pages)
@@ -76,9 +77,10 @@ def main(store: Path) -> None:
     shown.run()
 
 
-def _shown(name: str, store: Path) -> Callable[[], None]:
-    return lambda: page(name, store)
+def _shown(name: str, store: Path, results: Path | None) -> Callable[[], None]:
+    return lambda: page(name, store, results)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default_store_path())
+    given = [Path(word) for word in sys.argv[1:]]
+    main(given[0] if given else default_store_path(), given[1] if len(given) > 1 else None)

@@ -1,6 +1,6 @@
-"""The board as a static site: `python -m leaderboard.export STORE DIR`. A page for each choice; nothing from outside.
+"""The board as a static site, `python -m leaderboard.export STORE DIR [RESULTS]`: a page for each choice.
 
-Anyone can host the folder, or open index.html from disk. Plotly lies beside the pages once.
+Anyone can host the folder, or open index.html from disk; it asks nothing from outside. Plotly lies beside the pages.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Sheet:
     blocks: Sequence[Block]
 
 
-def export(store: Path, folder: Path) -> int:
+def export(store: Path, folder: Path, results: Path | None = None) -> int:
     """Write the site; gives the number of pages. Raises HarnessError as `open_board` does, and for a full folder."""
-    board = open_board(store)
+    board = open_board(store, results)
     if folder.exists() and any(folder.iterdir()) and not (folder / "board.css").is_file():
         raise HarnessError(f"{folder} holds something else; give an empty folder, or one that held a board")
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ def _sampled(board: Board, groups: dict[str, Group]) -> Iterator[Sheet]:
 
 
 def main() -> None:
-    """The command line: STORE DIR."""
-    store, folder = map(Path, sys.argv[1:3])
+    """The command line: STORE DIR [RESULTS]."""
+    store, folder, *results = map(Path, sys.argv[1:4])
     try:
-        count = export(store, folder)
+        count = export(store, folder, *results)
     except HarnessError as problem:
         print(f"harness: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from harness.report.gather import FULL, Line
 from harness.report.markup import Markup, join, tag
+from harness.selecting import Row
+from harness.submissions import SELF_REPORTED, VERIFIED
 from leaderboard.palette import Mark, mark_of
+from leaderboard.place import LOCAL
 
 _GLYPHS = {
     **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★", "hexagon": "⬢"},
@@ -35,14 +38,16 @@ def ranking(lines: Sequence[Line], full: Line | None) -> Markup:
         "beats random",
         "tokens a layer",
     ]
+    told = any(line.run["provenance"] != LOCAL for line in rows)
     head += ["prefill FLOPs / unpruned", *(["LR, % of prefill time saved"] if timed else [])]
-    words = {1, 2, 5}  # columns
+    words = {1, 2, 5, *([len(head)] if told else [])}  # columns
+    head += ["provenance"] if told else []
     top = tag("tr", *(tag("th", name, **_words(at in words)) for at, name in enumerate(head)))
-    body = [_row(line, scale, timed) for line in rows]
+    body = [_row(line, scale, timed, told) for line in rows]
     return tag("div", tag("div", tag("table", tag("thead", top), tag("tbody", *body)), class_="wide"), class_="board")
 
 
-def _row(line: Line, scale: tuple[float, float], timed: bool) -> Markup:
+def _row(line: Line, scale: tuple[float, float], timed: bool, told: bool) -> Markup:
     run, mark = line.run, mark_of(line.run["method"])
     cells = [
         tag("td", *_rank(line)),
@@ -56,7 +61,16 @@ def _row(line: Line, scale: tuple[float, float], timed: bool) -> Markup:
     ]
     if timed:
         cells.append(tag("td", *_value(line, "lr"), _indicative(line)))
+    if told:
+        cells.append(tag("td", _provenance(run), class_="words"))
     return tag("tr", *cells, class_=_kind(line, mark))
+
+
+def _provenance(run: Row) -> Markup:
+    """Who vouches for a run; pointed at, the batch that it came in."""
+    kind = {VERIFIED: "yes", SELF_REPORTED: "unclear"}.get(run["provenance"], "plain")
+    title = {"title": f"batch {run['batch']}"} if run["batch"] else {}
+    return tag("span", run["provenance"], class_=f"pill {kind}", **title)
 
 
 def _kind(line: Line, mark: Mark) -> str:

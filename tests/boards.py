@@ -72,17 +72,18 @@ def page_store(folder: Path) -> Path:
     return store.path
 
 
-def page(name: str, store: Path, **url: str) -> AppTest:
+def page(name: str, store: Path, results: Path | None = None, **url: str) -> AppTest:
     """A page as a browser would get it; no exception may have reached it."""
 
-    def script(name: str, store: str) -> None:
+    def script(name: str, store: str, results: str) -> None:
         from pathlib import Path
 
         from leaderboard.app import page
 
-        page(name, Path(store))
+        page(name, Path(store), Path(results) if results else None)
 
-    shown = AppTest.from_function(script, kwargs={"name": name, "store": str(store)}, default_timeout=60)
+    places = {"store": str(store), "results": str(results or "")}
+    shown = AppTest.from_function(script, kwargs={"name": name, **places}, default_timeout=60)
     for key, value in url.items():
         shown.query_params[key] = value
     shown.run()

@@ -27,23 +27,30 @@ def board(
     store: options.Store = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen. Default: a free port.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback show your store.")] = LOOPBACK,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of submissions to show too. Default: results/, with --store none."),
+    ] = None,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a static site there instead; it needs no server.")
     ] = None,
 ) -> None:
-    """Show the leaderboard of a store in a browser, or write it as a site that anyone can host."""
+    """Show the leaderboard of a store and of results/ in a browser, or write it as a site that anyone can host."""
     import os
     import signal
     import subprocess
     import sys
 
     from harness.errors import HarnessError
+    from harness.identity import ROOT
     from harness.store import default_store_path
 
     _check_extra()
     path = (store or default_store_path()).absolute()
+    submitted = results or (None if store else ROOT / "results")
+    given = [str(path), *([str(submitted.absolute())] if submitted else [])]
     if export:
-        command = [sys.executable, "-m", "leaderboard.export", str(path), str(export)]
+        command = [sys.executable, "-m", "leaderboard.export", given[0], str(export), *given[1:]]
         calm = {**os.environ, "STREAMLIT_LOGGER_LEVEL": "error"}  # it would tell that no server runs
         if subprocess.run(command, check=False, env=calm).returncode:
             raise HarnessError(f"the site in {export} is not whole")
@@ -52,7 +59,7 @@ def board(
     if host != LOOPBACK:
         tell(f"listening on {host}: whoever reaches it can read {path}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with us
-    server = subprocess.Popen(_command(path, host, port), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(_command(given, host, port), stdout=subprocess.DEVNULL)
     try:
         _wait(server, host, port)
         tell(f"the board of {path} is at http://{host}:{port} (Ctrl-C ends it)")
@@ -78,14 +85,17 @@ def _check_extra() -> None:
         )
 
 
-def _command(store: Path, host: str, port: int) -> list[str]:
-    """How Streamlit is started. The script is found by its place: nothing of the harness imports the board."""
+def _command(places: list[str], host: str, port: int) -> list[str]:
+    """How Streamlit is started. places: the store, and the folder of submissions if there is one.
+
+    The script is found by its place: nothing of the harness imports the board.
+    """
     import sys
 
     script = Path(__file__).resolve().parents[2] / "leaderboard" / "app.py"
     settings = {**_CALM, "server.address": host, "server.port": str(port)}
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", str(store)]
+    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", *places]
 
 
 def _free_port(host: str) -> int:

@@ -42,7 +42,7 @@ def blocks(board: Board, group: Group, a: Row | None, b: Row | None) -> Iterator
     if a is None or b is None:
         yield Words("Two finished runs are needed: harness run --budget 50%", "note")
         return
-    found, answers = against(str(board.path), board.stamp, a["run_id"], b["run_id"])
+    found, answers = against(board.place, a["run_id"], b["run_id"])
     yield Words(f"{found.verdict[:1].upper()}{found.verdict[1:]}.")
     for note in found.notes:
         yield Words(note, "soft")

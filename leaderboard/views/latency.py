@@ -66,7 +66,7 @@ def blocks(board: Board, group: Group, machine: str | None, budget: str) -> Iter
     yield Chart(charts.stage_bars(pairs), "stages")
     yield Words(HOW, "soft")
     yield _figures(lines)
-    shapes = break_even_of(str(board.path), board.stamp, tuple(line.run["run_id"] for line in lines))
+    shapes = break_even_of(board.place, tuple(line.run["run_id"] for line in lines))
     crossing = [(f"{line.name} {line.run['budget']}", line.run["method"], shapes[line.run["run_id"]]) for line in lines]
     yield Heading("Break-even")
     yield Words(

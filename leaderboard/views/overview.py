@@ -11,6 +11,7 @@ from harness.report import csv_table, latex_tables
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.page import STATUS_WORDS
 from harness.selecting import Row, name_of
+from harness.submissions import SELF_REPORTED
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, File, Heading, Html, Table, Words
 from leaderboard.data import Board, full_of
@@ -22,6 +23,12 @@ HOW = (
     "RA is accuracy over that of the model without pruning, on the same questions; brackets and bars are 95 % "
     "intervals, clustered by image. Tinted rows are tied with the best: in 95 % of resampled sets of images they reach "
     "rank 1. Beats random: McNemar's test against random choice at the same budget, corrected by Holm for all methods."
+)
+
+
+SENT = (
+    "Self-reported: submitted by whoever ran it, checked for what its files can show, repeated by nobody yet. Ranked "
+    "among themselves only, never with what was run here or verified."
 )
 
 
@@ -43,6 +50,8 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
     if not lines:
         yield Words("No run of this group has finished at a budget yet: harness run --budget 50%", "note")
     else:
+        if lines[0].run["provenance"] == SELF_REPORTED:
+            yield Words(SENT, "note")
         yield Words(answer(lines))
         yield Html(ranking(lines, full_of(group)))
         indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""

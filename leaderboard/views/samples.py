@@ -46,9 +46,9 @@ def samples_of(board: Board, group: Group, run: Row | None, which: str) -> list[
     """The ids of the samples that a filter lets through, at most `MOST`."""
     if run is None:
         return []
-    own = sample_ids(str(board.path), board.stamp, run["run_id"])
+    own = sample_ids(board.place, run["run_id"])
     full = full_of(group)
-    before = {one[0]: one[2] for one in sample_ids(str(board.path), board.stamp, full.run["run_id"])} if full else {}
+    before = {one[0]: one[2] for one in sample_ids(board.place, full.run["run_id"])} if full else {}
     tests = {
         "all": lambda score, base: True,
         "lost by pruning": lambda score, base: score < base,
@@ -65,7 +65,7 @@ def blocks(board: Board, group: Group, run: Row | None, sample: str | None) -> I
         return
     full = full_of(group)
     ids = (run["run_id"], *([full.run["run_id"]] if full else []))
-    rows = sample_rows(str(board.path), board.stamp, sample, ids)
+    rows = sample_rows(board.place, sample, ids)
     own = rows.get(run["run_id"])
     if own is None:
         yield Words("This run has no such sample.", "note")
