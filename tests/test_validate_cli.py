@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -73,10 +74,20 @@ def test_a_method_is_told_check_by_check(harness: Command):
 def test_a_broken_file_of_ones_own_is_exit_1(harness: Command, tmp_path: Path):
     path = tmp_path / "twice.py"
     path.write_text(BROKEN)
-    said = harness("validate", str(path), "--family", "qwen3_vl")
+    said = harness("validate", str(path), "--family", "qwen3_vl", "--unconfined")
     assert said.code == 1
     assert "keep names a row twice" in said.out
     assert "selection fails on qwen3_vl" in said.err and "Traceback" not in said.err
+
+
+def test_a_file_is_judged_in_a_process_of_its_own_unless_it_is_trusted(harness: Command, tmp_path: Path):
+    path = tmp_path / "twice.py"
+    path.write_text(f"import os\nprint('here', os.getpid())\n{BROKEN}\nos.mkdir({str(tmp_path / 'made')!r})\n")
+    said = harness("validate", str(path), "--json")
+    assert said.code == 1 and [row["check"] for row in said.document] == ["conduct"]
+    assert "os.mkdir" in said.document[0]["detail"] and "conduct fails" in said.err
+    assert "here" in said.err and f"here {os.getpid()}" not in said.err
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(
@@ -97,5 +108,5 @@ def test_what_cannot_be_acted_on_is_a_usage_error(harness: Command, words: tuple
 def test_a_file_that_cannot_be_built_is_a_usage_error(harness: Command, tmp_path: Path, text: str, word: str):
     path = tmp_path / "mine.py"
     path.write_text(text)
-    said = harness("validate", str(path))
+    said = harness("validate", str(path), "--unconfined")
     assert said.code == 2 and word in said.complaint

@@ -1,42 +1,61 @@
 """`harness validate`: a method against the contract that all methods keep, or golden files against their authors.
 
-What is judged follows from the argument; each kind of it has one function here that does it and prints.
+What is judged follows from the argument; each kind of it has one function here that does it and prints. A method file
+runs in a process of its own with limits, so that one may be judged before it is trusted.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
+from harness.cli.validate_results import is_results, validate_results
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from methods.base import Pruner
 
 What = Annotated[
     str | None,
     typer.Argument(
         metavar="[METHOD|PATH]",
-        help="NAME, NAME:PRESET, or a path: ./mine.py[:Class]; or your own questions: ./mine.jsonl, or their folder.",
+        help="NAME, NAME:PRESET, or a path: ./mine.py[:Class]; your own questions: ./mine.jsonl, or their folder; "
+        "submissions: results, or a batch or file in it.",
     ),
 ]
 Golden = Annotated[Path | None, typer.Option("--golden", metavar="DIR", help="A folder of golden .npz files.")]
 FamilyName = Annotated[str, typer.Option("--family", help="A model family, or all.")]
+Base = Annotated[
+    str, typer.Option("--base", metavar="COMMIT", help="Submissions of this commit must still be there, unchanged.")
+]
+Unconfined = Annotated[
+    bool, typer.Option("--unconfined", help="Run a file that you trust in this process, for a debugger.")
+]
 
 
-def validate(what: What = None, golden: Golden = None, family: FamilyName = "all", json: options.Json = False) -> None:
-    """Check a method on tiny models, golden files against our methods, or questions. Exit 1 if a check fails."""
+def validate(
+    what: What = None,
+    golden: Golden = None,
+    family: FamilyName = "all",
+    unconfined: Unconfined = False,
+    base: Base = "HEAD",
+    data_dir: options.DataDir = None,
+    json: options.Json = False,
+) -> None:
+    """Check a method on tiny models, golden files, questions, or submissions. Exit 1 if a check fails.
+
+    A method file is judged in a process of its own, with limits on time, memory, files and network.
+    """
     if (what is None) == (golden is None):
         raise UsageError("give either a method (name or path) or --golden DIR, such as --golden tests/golden")
     if golden is not None:
         passed = _golden(golden, json)
+    elif is_results(what):
+        passed = validate_results(Path(what), base, data_dir, json)
     else:
-        passed = _questions(Path(what), json) if _is_questions(what) else _method(what, family, json)
+        passed = _questions(Path(what), json) if _is_questions(what) else _method(what, family, unconfined, json)
     if not passed:
         raise typer.Exit(1)
 
@@ -78,6 +97,7 @@ def _golden(folder: Path, json: bool) -> bool:
     return not counts["fail"]
 
 
+CONDUCT = {"check": "conduct", "sentence": "A method computes within its limits and reaches for nothing else."}
 _STATUSES = {
     "pass": "pass",
     "fail": "fail",
@@ -86,55 +106,59 @@ _STATUSES = {
 }
 
 
-def _method(name: str, family: str, json: bool) -> bool:
-    from harness.cli.quiet import quiet_transformers
-    from harness.validate.contract import CHECKS, check_method
-
-    quiet_transformers()
+def _method(name: str, family: str, unconfined: bool, json: bool) -> bool:
     families = _families(family)
-    pruner = _built(name)
-    results = [result for one in families for result in check_method(pruner, one)]
-    rows = [{"method": pruner.name, **asdict(result)} for result in results]
+    rows = _here(name, families) if unconfined or ".py" not in name else _confined(name, families)
     if json:
         print_json(rows)
     else:
         print_rows(rows, ("check", "family", "status", "detail"))
-    failed = [result for result in results if result.status == "fail"]
-    for result in failed:
-        tell(f"{result.check} fails on {result.family}: {result.sentence}")
-    refused = {result.family: result.detail for result in results if result.status == "unsupported"}
-    for one, reason in refused.items():
-        tell(f"{one} is unsupported: {reason}")
-    passed = sum(result.status == "pass" for result in results)
-    tell(f"{pruner.name}: {passed} of {len(CHECKS) * (len(families) - len(refused))} checks pass")
+    failed = [row for row in rows if row["status"] == "fail"]
+    for row in failed:
+        tell(f"{row['check']} fails on {row['family']}: {row['sentence']}")
+    refused = {row["family"]: row["detail"] for row in rows if row["status"] == "unsupported"}
+    for one, why in refused.items():
+        tell(f"{one} is unsupported: {why}")
+    passed, asked = (sum(row["status"] in words for row in rows) for words in (("pass",), ("pass", "fail")))
+    tell(f"{rows[0]['method']}: {passed} of {asked} checks pass")
     return not failed
 
 
-def _built(name: str) -> Pruner:
-    """The method with its own settings. Raises UsageError for a file that cannot be imported or built."""
-    import methods
-    from harness.cli.method_errors import method_errors
-    from harness.validate.contract import MISTAKES
-    from methods.base import PruningError
+def _here(name: str, families: list[str]) -> list[dict[str, Any]]:
+    """Every check as a row, from this process."""
+    from harness.cli.quiet import quiet_transformers
+    from harness.validate.building import built
+    from harness.validate.contract import check_method
 
-    with method_errors():
-        try:
-            pruner = methods.build(name)
-        except PruningError:
-            raise
-        except (SyntaxError, *MISTAKES) as mistake:
-            raise UsageError(f"{name} cannot be built: {type(mistake).__name__}: {mistake}") from mistake
-    if not getattr(pruner, "name", ""):
-        raise UsageError(f'{name} has no name; write name = "..." in the class')
-    return pruner
+    quiet_transformers()
+    pruner = built(name)
+    results = [result for family in families for result in check_method(pruner, family)]
+    return [{"method": pruner.name, **asdict(result)} for result in results]
+
+
+def _confined(name: str, families: list[str]) -> list[dict[str, Any]]:
+    """The same from a process with limits; what stopped it, if something did, is a row as well."""
+    from harness.validate.confined import has_walls, judge_files
+
+    if not has_walls():
+        tell("this system lends no namespace (unshare): the network is refused to Python code only")
+    (verdict,) = judge_files([name], families)
+    if verdict.printed:
+        tell(f"{name} printed:\n{verdict.printed}")
+    if verdict.how == "unbuildable":
+        raise UsageError(verdict.reason)
+    rows = [dict(row) for row in verdict.rows]
+    if verdict.reason:
+        rows.append({"method": name, "family": "any", "status": "fail", "detail": verdict.reason, **CONDUCT})
+    return rows
 
 
 def _families(word: str) -> list[str]:
     from harness.errors import nearest
-    from harness.validate.tiny import TINY
+    from harness.validate.families import FAMILIES
 
     if word == "all":
-        return sorted(TINY)
-    if word not in TINY:
-        raise UsageError(f"unknown family {word!r}; nearest: {nearest(word, TINY)}; all means every one")
+        return list(FAMILIES)
+    if word not in FAMILIES:
+        raise UsageError(f"unknown family {word!r}; nearest: {nearest(word, FAMILIES)}; all means every one")
     return [word]
