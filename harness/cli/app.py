@@ -9,6 +9,7 @@ import typer
 from harness.cli import (
     bench,
     board,
+    bridge,
     compare,
     database,
     doctor,
@@ -20,9 +21,11 @@ from harness.cli import (
     report,
     run,
     show,
+    submit,
     sweep,
     train_adapter,
     validate,
+    verify,
 )
 from harness.errors import HarnessError
 
@@ -46,7 +49,10 @@ app.command("board")(board.board)
 app.command("import")(import_.import_)
 app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
+app.command("submit")(submit.submit)
+app.command("verify")(verify.verify)
 app.command("train-adapter")(train_adapter.train_adapter)
+app.add_typer(bridge.app, name="bridge")
 app.add_typer(database.app, name="db")
 app.add_typer(profile.app, name="profile")
 

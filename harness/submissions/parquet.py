@@ -57,16 +57,14 @@ def read_rows(path: Path, columns: Sequence[str] = tuple(COLUMNS), run_ids: Sequ
             _check_footer(connection, path)
             _check_texts(connection, path)
             names = ", ".join(f'"{name}"' for name in columns)
-            where = " WHERE list_contains(?, run_id)" if run_ids else ""
-            return connection.execute(
-                f"SELECT {names} FROM {_SOURCE}{where}", [str(path), *([list(run_ids)] if run_ids else [])]
-            ).df()
+            where, named = _only(run_ids)
+            return connection.execute(f"SELECT {names} FROM {_SOURCE}{where}", [str(path), *named]).df()
     except duckdb.Error as problem:
         raise BadRows(f"{path.name} cannot be read as Parquet: {str(problem).splitlines()[0][:200]}") from problem
 
 
-def stream_runs(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Run by run, its id and its rows as plain values, None for NULL. Raises BadRows."""
+def stream_runs(path: Path, run_ids: Sequence[str] = ()) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run by run, all or those named: its id and its rows as plain values, None for NULL. Raises BadRows."""
     import duckdb
 
     _check_outside(path)
@@ -74,12 +72,18 @@ def stream_runs(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         with _sandbox(path) as connection:
             _check_footer(connection, path)
             _check_texts(connection, path)
-            found = connection.execute(f"FROM {_SOURCE} ORDER BY run_id, sample_id", [str(path)])
+            where, named = _only(run_ids)
+            found = connection.execute(f"FROM {_SOURCE}{where} ORDER BY run_id, sample_id", [str(path), *named])
             rows = (dict(zip(COLUMNS, row, strict=True)) for row in _fetched(found))
             for run_id, own in groupby(rows, key=lambda row: row["run_id"]):
                 yield run_id, list(own)
     except duckdb.Error as problem:
         raise BadRows(f"{path.name} cannot be read as Parquet: {str(problem).splitlines()[0][:200]}") from problem
+
+
+def _only(run_ids: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """The words and the parameter that leave some runs only."""
+    return (" WHERE list_contains(?, run_id)", [list(run_ids)]) if run_ids else ("", [])
 
 
 def _fetched(found: duckdb.DuckDBPyConnection) -> Iterator[tuple]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ COLUMNS = {  # column -> type in the file
     "prefill_2ndm_flops": "BIGINT",
 }
 NULLABLE = ("asked_tokens", "recall_of_target", "error", "prefill_flops", "llm_prefill_flops", "prefill_2ndm_flops")
+MAX_LAYERS = 1024
 _STAGES = {"prefill_flops": "total", "llm_prefill_flops": "llm", "prefill_2ndm_flops": "paper_2ndm"}
 _NUMPY = {"VARCHAR": "object", "DOUBLE": "Float64", "INTEGER": "Int64", "BIGINT": "Int64"}
 
@@ -73,29 +75,23 @@ def records_of(rows: Iterable[dict[str, Any]]) -> list[Record]:
 
     Raises ValueError where `entering_tokens` cannot be read.
     """
-    known: dict[str, tuple[int, ...]] = {}
-    made = []
-    for row in sorted(rows, key=lambda row: row["position"]):
-        words = row["entering_tokens"]
-        if words not in known:
-            known[words] = read_counts(words)
-        made.append(
-            Record(
-                sample_id=row["sample_id"],
-                cluster=row["cluster"],
-                category=row["category"],
-                answer="",
-                prediction=row["prediction"],
-                score=row["score"],
-                full_tokens=row["full_tokens"],
-                asked_tokens=row["asked_tokens"],
-                entering=known[words],
-                recall_of_target=row["recall_of_target"],
-                error=row["error"],
-                flops={stage: row[column] for column, stage in _STAGES.items() if row[column] is not None},
-            )
+    return [
+        Record(
+            sample_id=row["sample_id"],
+            cluster=row["cluster"],
+            category=row["category"],
+            answer="",
+            prediction=row["prediction"],
+            score=row["score"],
+            full_tokens=row["full_tokens"],
+            asked_tokens=row["asked_tokens"],
+            entering=read_counts(row["entering_tokens"]),
+            recall_of_target=row["recall_of_target"],
+            error=row["error"],
+            flops={stage: row[column] for column, stage in _STAGES.items() if row[column] is not None},
         )
-    return made
+        for row in sorted(rows, key=lambda row: row["position"])
+    ]
 
 
 def rows_hash(rows: Iterable[dict[str, Any]]) -> str:
@@ -122,9 +118,7 @@ def spell_counts(entering: Sequence[int]) -> str:
     return " ".join(f"{value}*{count}" if count > 1 else str(value) for value, count in groups)
 
 
-MAX_LAYERS = 1024
-
-
+@lru_cache(maxsize=2**16)
 def read_counts(words: str) -> tuple[int, ...]:
     """What `spell_counts` spelled. Raises ValueError."""
     counts: list[int] = []
