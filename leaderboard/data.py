@@ -68,6 +68,11 @@ def open_board(path: Path, results: Path | None = None) -> Board:
     return Board(path, place, rows, told)
 
 
+def finished(runs: Sequence[Row]) -> tuple[str, ...]:
+    """The ids of those that have answers."""
+    return tuple(run["run_id"] for run in runs if run["accuracy"] is not None and run["n"])
+
+
 def group_of(board: Board, name: str) -> Group:
     """A group's finished runs beside their controls, judged as `harness report` judges them."""
     return _group(board.place, tuple(run["run_id"] for run in board.groups[name]))
@@ -77,7 +82,7 @@ def group_of(board: Board, name: str) -> Group:
 def _group(place: Place, ids: tuple[str, ...]) -> Group:
     wanted = set(ids)
     runs = [run for run in reading.rows(place)[0] if run["run_id"] in wanted]
-    scores = scores_of(place, tuple(run["run_id"] for run in runs if run["accuracy"] is not None and run["n"]))
+    scores = scores_of(place, finished(runs))
     lines = (
         assessed(runs, scores.table, scores.clusters, scores.by_category, resamples_for(scores.clusters))
         if scores

@@ -22,6 +22,7 @@ from leaderboard.palette import mark_of
 from leaderboard.published import printed
 from leaderboard.questions import question_of
 from leaderboard.ranking import budgets_of
+from leaderboard.suites import suite_group, suites_of
 from leaderboard.traces import folders
 from leaderboard.views import compare, latency, method, overview, pareto, profile, published, samples, submit
 from leaderboard.writing import page
@@ -71,10 +72,11 @@ def numbered(made: Sequence[Sheet]) -> list[str]:
 def sheets(board: Board) -> Iterator[Sheet]:
     """Every page for every choice worth a page."""
     groups = {name: group_of(board, name) for name in board.groups}
-    for name, group in groups.items():
+    offered = {**groups, **{name: suite_group(board, choice) for name, choice in suites_of(board).items()}}
+    for name, group in offered.items():
         for budget in budgets_of(group.lines) or [None]:
             yield Sheet("Overview", (name, budget or "no budget"), list(overview.blocks(board, group, budget)))
-    for name, group in groups.items():
+    for name, group in offered.items():
         for cost in pareto.COSTS:
             yield Sheet("Pareto", (name, cost), list(pareto.blocks(board, name, group, cost)))
     for name, group in groups.items():

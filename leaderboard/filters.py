@@ -13,6 +13,7 @@ from harness.report.gather import Group
 from harness.selecting import Row
 from leaderboard.data import Board, group_of
 from leaderboard.ranking import budgets_of
+from leaderboard.suites import suite_group, suites_of
 
 _KEPT = "filter:"  # where a choice waits while another page is shown
 
@@ -30,12 +31,13 @@ def pick(label: str, name: str, options: Sequence[str], default: int = 0, help: 
     return chosen
 
 
-def pick_group(board: Board) -> tuple[str, Group]:
-    """The chosen group of runs: model and benchmark."""
-    names = list(board.groups)
-    chosen = pick("Model · benchmark", "on", names, help="Runs of one group answered the same questions.")
+def pick_group(board: Board, suites: bool = False) -> tuple[str, Group]:
+    """The chosen group of runs: model and benchmark. suites: offer several benchmarks as one, too."""
+    offered = suites_of(board) if suites else {}
+    words = "Model · benchmark or suite" if offered else "Model · benchmark"
+    chosen = pick(words, "on", [*board.groups, *offered], help="Runs of one group answered the same questions.")
     assert chosen is not None, "a board without runs has no pages"
-    return chosen, group_of(board, chosen)
+    return chosen, suite_group(board, offered[chosen]) if chosen in offered else group_of(board, chosen)
 
 
 def pick_budget(group: Group) -> str | None:

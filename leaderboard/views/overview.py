@@ -18,6 +18,7 @@ from leaderboard.data import Board, full_of
 from leaderboard.drawing import draw
 from leaderboard.palette import mark_of
 from leaderboard.ranking import ranking
+from leaderboard.suites import SuiteGroup
 
 HOW = (
     "RA is accuracy over that of the model without pruning, on the same questions; brackets and bars are 95 % "
@@ -26,6 +27,11 @@ HOW = (
 )
 
 
+OF_SUITE = (
+    "RA is the mean over the benchmarks of accuracy over that of the model without pruning; brackets and bars are "
+    "95 % intervals, clustered by image. Tinted rows are tied with the best. Beats random: the difference of mean RA "
+    "over resampled sets of images, corrected by Holm. A method counts only if it has all benchmarks."
+)
 SENT = (
     "Self-reported: submitted by whoever ran it, checked for what its files can show, repeated by nobody yet. Ranked "
     "among themselves only, never with what was run here or verified."
@@ -36,7 +42,7 @@ def show(board: Board) -> None:
     """The page, with its filters."""
     left, right = st.columns([3, 1])
     with left:
-        _, group = filters.pick_group(board)
+        _, group = filters.pick_group(board, suites=True)
     with right:
         budget = filters.pick_budget(group)
     draw(blocks(board, group, budget))
@@ -55,13 +61,35 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
         yield Words(answer(lines))
         yield Html(ranking(lines, full_of(group)))
         indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""
-        yield Words(f"{group.images} images. {HOW}{indicative}", "soft")
+        how = OF_SUITE if isinstance(group, SuiteGroup) else HOW
+        yield Words(f"{group.images} images. {how}{indicative}", "soft")
         yield File("CSV", "ranking.csv", csv_table([group]))
         yield File("LaTeX", "ranking.tex", latex_tables([group]))
         if len(budgets := sorted({line.run["budget"] for line in group.lines if line.ranked})) > 2:
             yield Heading("RA over all budgets")
             yield Chart(_curves(group), f"ra-{len(budgets)}-budgets")
-    yield from _apart(board, group)
+    if isinstance(group, SuiteGroup):
+        yield from _benchmarks(group, lines)
+    else:
+        yield from _apart(board, group)
+
+
+def _benchmarks(group: SuiteGroup, lines: Sequence[Line]) -> Iterator[Block]:
+    """Each benchmark of a suite by itself, and what is missing, by name."""
+    names = list(group.choice.groups)
+    if lines:
+        yield Heading("RA by benchmark, %")
+        told = sorted(lines, key=lambda line: -line.run["ra"])
+        rows = [
+            (line.name, *(_percent(group.by_benchmark[line.run["run_id"]][name]) for name in names)) for line in told
+        ]
+        yield Table(("method", *names), rows, "ra-by-benchmark")
+    if group.lacking:
+        yield Heading("Not averaged: benchmarks are missing")
+        rows = [(name, budget, ", ".join(lacks)) for name, budget, lacks in group.lacking]
+        yield Table(("method", "budget", "has no ranked run on"), rows, "lacking")
+    if group.choice.missing:
+        yield Words(f"Of the suite, nothing was run on {', '.join(group.choice.missing)}.", "soft")
 
 
 def answer(lines: Sequence[Line]) -> str:

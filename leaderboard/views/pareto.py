@@ -12,6 +12,7 @@ from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Table, Words
 from leaderboard.data import Board, certainty_of, full_of
 from leaderboard.drawing import draw
+from leaderboard.suites import SuiteGroup, certainty
 
 HOW = (
     "Ringed points are on the front in at least half of the resampled sets of images: nothing else is at least as "
@@ -54,7 +55,7 @@ def show(board: Board) -> None:
     """The page, with its filters."""
     left, right = st.columns([3, 1])
     with left:
-        name, group = filters.pick_group(board)
+        name, group = filters.pick_group(board, suites=True)
     with right:
         cost = filters.pick("Cost", "cost", list(COSTS)) or "FLOPs"
     draw(blocks(board, name, group, cost))
@@ -70,48 +71,48 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
         return
     costs = {line.run["run_id"]: axis.of(line)[0] for line in shown}
     judged = {run: round(value) if axis.log else value for run, value in costs.items()}
-    sure = certainty_of(board, name, judged)
-    figure = charts.trade_off(_curves(shown, axis, sure), _unpruned(group), axis.title, "accuracy, %", axis.log)
+    macro = isinstance(group, SuiteGroup)
+    sure = certainty(group, judged) if macro else certainty_of(board, name, judged)
+    value, words = ("ra", "RA, mean over benchmarks, %") if macro else ("accuracy", "accuracy, %")
+    figure = charts.trade_off(_curves(shown, axis, sure, value), _unpruned(group, value), axis.title, words, axis.log)
     if cost == "latency" and (ceiling := _ceiling(shown)) is not None:
         charts.add_ceiling(figure, 1 - ceiling)
     yield Chart(figure, f"pareto-{cost.replace(' ', '-')}")
     yield Words(HOW, "soft")
     rows = [
-        (line.name, line.run["budget"], round(100 * line.run["accuracy"], 1), round(costs[line.run["run_id"]], 3), on)
+        (line.name, line.run["budget"], round(100 * line.run[value], 1), round(costs[line.run["run_id"]], 3), on)
         for line in shown
         if (on := round(100 * sure.get(line.run["run_id"], 0.0))) is not None
     ]
-    columns = ("method", "budget", "accuracy, %", axis.title.removesuffix(" (log)"), "on the front, % of draws")
+    columns = ("method", "budget", words, axis.title.removesuffix(" (log)"), "on the front, % of draws")
     yield Table(columns, sorted(rows, key=lambda row: -row[-1]), "front")
 
 
-def _curves(lines: list[Line], axis: Cost, sure: dict[str, float]) -> list[charts.Curve]:
+def _curves(lines: list[Line], axis: Cost, sure: dict[str, float], value: str) -> list[charts.Curve]:
     pruned = [line for line in lines if line.run["method"] != FULL]
     names = sorted({line.name for line in pruned}, key=lambda name: (not name.startswith(RANDOM), name))
     return [
-        charts.Curve(name, own[0].run["method"], [_point(line, axis, sure) for line in own])
+        charts.Curve(name, own[0].run["method"], [_point(line, axis, sure, value) for line in own])
         for name in names
         if (own := [line for line in pruned if line.name == name])
     ]
 
 
-def _point(line: Line, axis: Cost, sure: dict[str, float]) -> charts.Point:
+def _point(line: Line, axis: Cost, sure: dict[str, float], value: str) -> charts.Point:
     run, at = line.run, axis.of(line)
     assert at is not None
     x, x_low, x_high = at
-    y, low, high = (100 * (run[key] if run[key] is not None else run["accuracy"]) for key in _BOUNDS)
+    bounds = (run[key] if run[key] is not None else run[value] for key in (value, f"{value}_low", f"{value}_high"))
+    y, low, high = (100 * bound for bound in bounds)
     on = sure.get(run["run_id"])
     words = f"{line.name} {run['budget']}: {y:.1f} % [{low:.1f}, {high:.1f}] at {x:.3g}"
     words += f", on the front in {on * 100:.0f} % of draws" if on is not None else ""
     return charts.Point(x, y, low, high, words, x_low, x_high, on)
 
 
-_BOUNDS = ("accuracy", "accuracy_low", "accuracy_high")
-
-
-def _unpruned(group: Group) -> float | None:
+def _unpruned(group: Group, value: str) -> float | None:
     full = full_of(group)
-    return None if full is None else 100 * full.run["accuracy"]
+    return None if full is None else 100 * full.run[value]
 
 
 def _ceiling(lines: list[Line]) -> float | None:
