@@ -1,6 +1,7 @@
 """Models on disk, opened by their folder: processors, questions, commands and `prune` blocks on every family."""
 
 import json
+import shutil
 
 import checkpoints
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 import harness
+import methods
 from harness.cli import main
 from harness.models.loading import open_model
 from harness.reference.architecture_b import new_model_b
@@ -106,6 +108,32 @@ def test_a_run_from_the_command_line(folder, tmp_path, capsys, monkeypatch):
     assert left.value.code in (0, None)
     run = json.loads(capsys.readouterr().out)
     assert run["status"] == "ok" and run["accuracy"]["n"] == 4
+
+
+@pytest.mark.parametrize("preset", ["init", "random-init"])
+def test_an_adapter_is_trained_from_the_command_line_and_used(folder, tmp_path, capsys, monkeypatch, preset):
+    model = shutil.copytree(folder, tmp_path / "model")
+    picture(64, 48).save(tmp_path / "a.png")
+    lines = [
+        {"image": "a.png", "question": QUESTION, "answer": "red"},
+        {"image": "a.png", "question": "?", "answer": "a"},
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    monkeypatch.setattr(
+        "sys.argv",
+        ["harness", "train-adapter", "--method", f"quietprune:{preset}", "--model", str(model),
+         "--data", str(tmp_path / "data.jsonl"), "--steps", "2", "--batch", "2", "--learning-rate", "0.01"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code in (0, None)
+    assert ("condition numbers" in said) == (preset == "init") and "gradient 0.000" not in said
+    opened = open_model(model)
+    begun = opened.engine(methods.build(f"quietprune:{preset}")).prepared.state_dict()
+    trained = opened.engine(methods.build("quietprune")).prepared.state_dict()
+    moved = {name: (trained[name] - begun[name]).abs().max().item() for name in begun}
+    assert set(trained) == set(begun) and min(moved.values()) > 1e-4  # every tensor has learnt
 
 
 @pytest.mark.parametrize("method", ["divprune", "fastv", "visionzip", "quietprune:init", "vprune"])

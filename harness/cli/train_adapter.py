@@ -53,16 +53,20 @@ def train_adapter(
         folder = Path(resolve(model))
         if out is None and not folder.is_dir():
             raise UsageError(f"{model} has no folder of its own; say where the adapter goes with --out FILE")
+        for note in pruner.notes(opened.family.info):
+            tell(note)
+        beside = folder / f"{pruner.name}.safetensors"
         recipe = Recipe(steps, batch, keep_ratio, learning_rate, guidance_weight=guidance_weight, seed=seed)
         written = train(
             opened,
             pruner,
             open_examples(data),
             recipe,
-            out or folder / f"{pruner.name}.safetensors",
+            out or beside,
             lambda step: tell(
                 f"step {step.step}/{steps}  cross-entropy {step.cross_entropy:.4f}  KL {step.kl:.4f}  "
                 f"guidance {step.guidance:.4f}  gradient {step.gradient_norm:.3f}"
             ),
         )
-    tell(f"wrote {written}; `harness run --method {pruner.name} --model {model}` uses it")
+    there = "" if written == beside else f", once it lies in the model's folder as {beside.name},"
+    tell(f"wrote {written}; `harness run --method {pruner.name} --model {model}`{there} uses it")
