@@ -54,6 +54,13 @@ def test_every_method_has_a_row_with_its_latency_and_flops_by_stage(harness: Com
     assert rows["quietprune"]["flops"]["pruned"]["vit_flops"] < rows["full"]["flops"]["base"]["vit_flops"]
 
 
+def test_a_revision_and_an_image_backend_are_what_they_are_for_run(harness: Command):
+    assert "unknown image backend 'gimp'" in harness(*QUICK, "--image-backend", "gimp").err
+    assert "leave it out with --random-weights" in harness(*QUICK, "--revision", "v1").err
+    unknown = harness("bench", "--model", "nobody/nothing", "--revision", "v1")
+    assert unknown.code == 3 and "hf download nobody/nothing --revision v1" in unknown.err
+
+
 def test_what_a_file_holds_is_not_measured_again(harness: Command, tmp_path: Path):
     out = tmp_path / "rows.json"
     words = (*QUICK, "--methods", "divprune", "--out", str(out))

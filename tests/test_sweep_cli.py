@@ -43,6 +43,15 @@ def test_a_dry_sweep_gives_what_is_missing_as_json(harness: Command, tmp_path: P
     assert list((tmp_path / "store.runs").glob("*")) == []
 
 
+def test_a_revision_and_an_image_backend_are_what_they_are_for_run(harness: Command):
+    wrong = harness("sweep", *GRID, "--image-backend", "gimp")
+    assert wrong.code == 2 and "unknown image backend 'gimp'" in wrong.err
+    two = harness("sweep", *GRID, "--models", "reference-a,reference-b", "--revision", "v1")
+    assert two.code == 2 and "write NAME@REVISION" in two.err
+    one = harness("sweep", *GRID, "--revision", "v1")
+    assert one.code == 2 and "no model 'reference-a@v1'" in one.err
+
+
 def test_a_grid_file_is_overridden_by_flags(harness: Command, tmp_path: Path):
     grid = tmp_path / "grid.toml"
     grid.write_text('methods = ["grid"]\nbudgets = ["50%", "25%"]\nlimit = 2\ntiming = false\ncontrols = false\n')

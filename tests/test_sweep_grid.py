@@ -32,6 +32,11 @@ def test_only_stochastic_methods_get_the_seeds():
     assert spelled(cells(methods=("random", "grid"))) == ["full 100% 0", "random 50% 0", "random 50% 1", "grid 50% 0"]
 
 
+def test_every_cell_prepares_its_images_as_the_grid_says():
+    assert {cell.request.image_backend for cell in cells(image_backend="torchvision")} == {"torchvision"}
+    assert {cell.request.image_backend for cell in cells()} == {"pil"}
+
+
 def test_controls_come_unless_refused_and_only_once():
     with_controls = spelled(cells(methods=("divprune", "grid"), controls=True))
     assert with_controls[:4] == ["full 100% 0", "random 50% 0", "random 50% 1", "grid 50% 0"]

@@ -12,8 +12,8 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
-from harness.cli.run import check_attention, device_of
-from harness.cli.words import budgets_of, methods_of, scenes_of, split
+from harness.cli.run import check_attention, check_image_backend, device_of
+from harness.cli.words import budgets_of, methods_of, revised, scenes_of, split
 from harness.errors import Interrupted, UsageError
 from harness.interrupts import graceful_stop
 
@@ -54,6 +54,7 @@ class Asked:
 
 def bench(
     model: options.Models = None,
+    revision: options.Revision = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Real sizes, seeded random weights, nothing downloaded.")
     ] = False,
@@ -66,6 +67,7 @@ def bench(
     dtype: Annotated[str | None, typer.Option(help="Default: bfloat16, on a CPU float32.")] = None,
     device: options.Device = "auto",
     attention: Annotated[str | None, typer.Option(metavar="A,B", help="sdpa, eager, flash_attention_2.")] = None,
+    image_backend: options.ImageBackend = "pil",
     pairs: options.Pairs = None,
     sessions: options.Sessions = None,
     minutes: Annotated[float | None, typer.Option(min=0.001, help="Time for everything. Default: 5.")] = None,
@@ -92,6 +94,10 @@ def bench(
     budgets, scenes = budgets_of(asked.budget), scenes_of(asked.image_size, text_tokens)
     for word in split(asked.attention):
         check_attention(word)
+    check_image_backend(image_backend)
+    if revision is not None and asked.random_weights:
+        raise UsageError("--revision is of published weights; leave it out with --random-weights")
+    models = revised(split(asked.model), revision)
     from harness.cli.method_errors import method_errors
     from harness.cli.quiet import quiet_transformers
     from harness.latency_book import Book
@@ -102,8 +108,8 @@ def bench(
     where = device_of(device)
     kind = dtype or ("float32" if where == "cpu" else "bfloat16")
     stages = [
-        Stage(name, asked.random_weights, kind, where, kernel)
-        for name in split(asked.model)
+        Stage(name, asked.random_weights, kind, where, kernel, image_backend)
+        for name in models
         for kernel in split(asked.attention)
     ]
     seconds = None if pairs and asked.minutes is None else (asked.minutes or _QUICK_MINUTES) * 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.cli.run import check_attention, device_of
+from harness.cli.run import check_attention, check_image_backend, device_of
+from harness.cli.words import revised
 from harness.errors import DiskFull, Interrupted, UsageError
 from harness.interrupts import graceful_stop
 
@@ -29,6 +31,7 @@ def sweep(
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")] = None,
     budgets: Annotated[str | None, typer.Option(metavar="A,B", help="Budgets, as for run: 50%,25%,native.")] = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="Models. Default: reference-a.")] = None,
+    revision: options.Revision = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Default: reference-quick.")] = None,
     data_dir: options.DataDir = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of stochastic methods. Default: 3.")] = None,
@@ -37,6 +40,7 @@ def sweep(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     attention: Annotated[str | None, typer.Option(help="sdpa, eager or flash_attention_2.")] = None,
+    image_backend: Annotated[str | None, typer.Option(help="Who prepares images: pil or torchvision.")] = None,
     pairs: options.Pairs = None,
     sessions: options.Sessions = None,
     minutes: options.Minutes = None,
@@ -58,8 +62,8 @@ def sweep(
         "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
         "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir),
         "seeds": seeds, "controls": False if no_controls else None, "limit": limit,
-        "dtype": dtype, "device": device, "attention": attention, "timing": False if no_timing else None,
-        "pairs": pairs, "sessions": sessions, "minutes": minutes,
+        "dtype": dtype, "device": device, "attention": attention, "image_backend": image_backend,
+        "timing": False if no_timing else None, "pairs": pairs, "sessions": sessions, "minutes": minutes,
     }  # fmt: skip
     from harness.cli.method_errors import method_errors
     from harness.cli.quiet import quiet_transformers
@@ -75,7 +79,9 @@ def sweep(
         words = GridWords(
             **{**(read_grid(grid) if grid else {}), **{key: value for key, value in flags.items() if value is not None}}
         )
+        words = replace(words, models=revised(words.models, revision))
         check_attention(words.attention)
+        check_image_backend(words.image_backend)
         where = device_of(words.device)
         timing = protocol_for(where, words.pairs, words.sessions, words.minutes) if words.timing else None
         entries = entries_of(words, where, timing)

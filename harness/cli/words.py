@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.budget import BudgetError, BudgetSpec
@@ -19,6 +20,15 @@ def split(words: str) -> list[str]:
     if not parts:
         raise UsageError(f"expected a list such as A,B, got {words!r}")
     return parts
+
+
+def revised(models: Sequence[str], revision: str | None) -> tuple[str, ...]:
+    """The models, the only one as NAME@REVISION. Raises UsageError for one revision of several models."""
+    if revision is None:
+        return tuple(models)
+    if len(models) > 1:
+        raise UsageError(f"--revision is of one model, got {len(models)} models; write NAME@REVISION in the list")
+    return (f"{models[0]}@{revision}",)
 
 
 def methods_of(words: str) -> list[str]:

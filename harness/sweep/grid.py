@@ -41,6 +41,7 @@ class GridWords:
     dtype: str = "float32"
     device: str = "auto"
     attention: str = "sdpa"
+    image_backend: str = "pil"
     timing: bool = True
     pairs: int | None = None
     sessions: int | None = None
@@ -84,7 +85,7 @@ def entries_of(words: GridWords, device: str, timing: Protocol | None) -> list[E
         for benchmark in dict.fromkeys(words.benchmarks):
             shared = {
                 "model": model, "benchmark": benchmark, "limit": words.limit, "dtype": words.dtype, "device": device,
-                "attention": words.attention, "data_dir": words.data_dir,
+                "attention": words.attention, "image_backend": words.image_backend, "data_dir": words.data_dir,
             }  # fmt: skip
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
