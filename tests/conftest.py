@@ -30,7 +30,11 @@ def reference_a() -> OpenModel:
 @pytest.fixture
 def suite_folder(tmp_path: Path) -> Path:
     """Eight questions on four images of 128 x 96 (3 x 4 units of the embedded model); two images are quick."""
-    folder = tmp_path / "suite"
+    return make_suite(tmp_path / "suite")
+
+
+def make_suite(folder: Path) -> Path:
+    """Write those questions into a folder."""
     (folder / "images").mkdir(parents=True)
     rows = []
     questions = {"read": "number on the red sign?", "exist": "is there a red circle?"}

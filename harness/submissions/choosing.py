@@ -123,6 +123,8 @@ def _faults(row: Row) -> Iterator[str]:
         yield f"it is {row['status']}: {row['message']}"
     if row["status"] not in (OK, PARTIAL, FAILED_BUDGET, INFEASIBLE) or row["benchmark"].endswith(BLIND):
         yield "only runs that saw their images and kept to a budget are submitted"
+    elif row["accuracy"] is None:
+        yield "its questions have no scores of their own, so that it is never ranked"
     if row["sample_limit"] is not None:
         yield f"it answered the first {row['sample_limit']} samples only; run it without --limit"
     if row["model_revision"].startswith(RANDOM_WEIGHTS):

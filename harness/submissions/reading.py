@@ -28,7 +28,7 @@ _OF_FILE = {  # column of a store's `samples` -> columns of the file that it is 
     **{name: (name,) for name in ("full_tokens", "asked_tokens", "recall_of_target", "error")},
     **{name: ("entering_tokens",) for name in ("realised_tokens", "entering")},
     "prefill_flops": ("prefill_flops", "llm_prefill_flops", "prefill_2ndm_flops"),
-    **{name: ("run_id", "sample_id") for name in ("answer", "kept", "inference_time_s")},
+    **{name: ("run_id", "sample_id") for name in ("answer", "kept", "merged", "inference_time_s")},
 }
 SAMPLE_COLUMNS = tuple(_OF_FILE)
 _NO_FIGURES = asdict(Figures(OK))
@@ -66,7 +66,7 @@ class Submissions:
     ) -> pd.DataFrame:
         """Per-sample rows of some runs, or of all, with columns of a store's `samples` (SAMPLE_COLUMNS names them).
 
-        By run id, then sample id. Not in a submission, hence empty: `kept` ({}), `inference_time_s` (NaN); `answer`
+        By run id, then sample id. Not in a submission, hence empty: `kept` and `merged` ({}), `inference_time_s` (NaN); `answer`
         is the embedded suite's, None elsewhere. Raises BadRows for a file that `harness validate` would refuse.
         """
         import pandas as pd
@@ -159,7 +159,7 @@ def _column(name: str, found: pd.DataFrame) -> Any:
         case "answer":
             known = _answers()
             return [known.get(one) for one in found["sample_id"]]
-        case "kept":
+        case "kept" | "merged":
             return [{} for _ in range(len(found))]
         case "inference_time_s":
             return float("nan")
