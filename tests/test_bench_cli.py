@@ -54,7 +54,8 @@ def test_every_method_has_a_row_with_its_latency_and_flops_by_stage(harness: Com
     assert rows["quietprune"]["flops"]["pruned"]["vit_flops"] < rows["full"]["flops"]["base"]["vit_flops"]
 
 
-def test_a_revision_and_an_image_backend_are_what_they_are_for_run(harness: Command):
+def test_a_revision_and_an_image_backend_are_what_they_are_for_run(harness: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "unknown image backend 'gimp'" in harness(*QUICK, "--image-backend", "gimp").err
     assert "leave it out with --random-weights" in harness(*QUICK, "--revision", "v1").err
     unknown = harness("bench", "--model", "nobody/nothing", "--revision", "v1")
