@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.targets import recall_of_target
 from harness.errors import HarnessError, UndecodableImage
+from harness.places import without_home
 from harness.planning import Planner
 from harness.records import Realised, Record, Sample
 from methods.base import Plan, PruningError
@@ -115,6 +116,6 @@ def _error_row(sample: Sample, error: str, seconds: float) -> Record:
         full_tokens=0,
         asked_tokens=None,
         entering=(),
-        error=error,
+        error=without_home(error),
         seconds=seconds,
     )

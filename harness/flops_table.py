@@ -63,7 +63,8 @@ def unloaded(name: str) -> Unloaded:
         source, revision = parted(resolve(name))
         kind = FAMILIES[model_type(source, revision)]
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source, revision=revision))
+            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         family, processor = kind(model.eval()), load_processor(source, revision=revision)
     family.read_template(processor)
     return Unloaded(name, family, processor)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.benchmarks.base import Benchmark
 from harness.budget import BudgetSpec
 from harness.identity import current_code, sample_ids_hash
+from harness.places import recorded_method, without_home
 from harness.records import RunSpec, Sample
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Request:
         """The identity of this run."""
         name, _, preset = (self.method, "", "") if ".py" in self.method else self.method.partition(":")
         return RunSpec(
-            method=name,
-            settings=json.loads(json.dumps(pruner.settings())),  # as it will be read back: lists for tuples
-            model=model.name,
+            method=recorded_method(name),
+            settings=without_home(json.loads(json.dumps(pruner.settings()))),  # as they are read back: lists for tuples
+            model=without_home(model.name),
             model_revision=model.revision,
             benchmark=benchmark.name,
             benchmark_revision=benchmark.revision,

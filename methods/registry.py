@@ -59,7 +59,8 @@ def get(name: str) -> type[Pruner]:
     if claimed:
         return _from_plugin(others[name][0])
     near = difflib.get_close_matches(name, [*names(), *others], n=3, cutoff=0.0)
-    raise UnknownMethod(f"no method {name!r}; nearest: {', '.join(near)}. `harness list methods` names them all")
+    here = f" The file here is ./{name}.py." if Path(f"{name}.py").is_file() else ""
+    raise UnknownMethod(f"no method {name!r}; nearest: {', '.join(near)}. `harness list methods` names them all.{here}")
 
 
 def build(name: str, **settings: object) -> Pruner:

@@ -37,15 +37,16 @@ def _method(name: str, store: options.Store, json: bool) -> None:
     from harness.cards import card_of, entry
     from harness.cli.method_errors import method_errors
     from harness.cli.stores import open_store
+    from harness.places import recorded_method
     from harness.verdicts import verdicts
 
     with method_errors():
         card = card_of(methods.get(name))
-    opened = open_store(store)
-    judged = verdicts(opened, card.name)
+    opened, recorded = open_store(store), recorded_method(name)
+    judged = verdicts(opened, recorded)
     if json:
         runs = opened.runs()
-        ids = list(runs[runs["method"] == card.name]["run_id"])
+        ids = list(runs[runs["method"] == recorded]["run_id"])
         print_json({**asdict(card), "runs": ids, "against_random": judged})
         return
     print(entry(card))
@@ -53,7 +54,7 @@ def _method(name: str, store: options.Store, json: bool) -> None:
         print("Against random, accuracy as a share, 95 %:")
         print_rows(judged, ("budget", "model", "benchmark", "accuracy", "over_random", "low", "high", "verdict"))
     else:
-        tell(f"no run of {card.name} beside a random one yet: harness run --method {card.name} --budget 50%")
+        tell(f"no run of {card.name} beside a random one yet: harness run --method {recorded} --budget 50%")
 
 
 def _run(name: str, store: options.Store) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def open_clip(folder: str, device: torch.device, decode: Callable[[Tensor], str]
     """The CLIP model (transformers' format, with its tokenizer) in a folder. Raises CorruptCheckpoint."""
     try:
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CorruptCheckpoint(
             f"no CLIP model in {folder!r}: {str(error).splitlines()[0]}; clip_folder is a local folder with a "

@@ -32,9 +32,9 @@ def load_processor(folder: str | Path, backend: str = "pil", revision: str = "ma
     """
     from transformers import AutoProcessor
 
-    kind = AutoConfig.from_pretrained(folder, revision=revision).model_type
+    kind = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).model_type
     if kind in ("llava", "llava_next"):
-        return AutoProcessor.from_pretrained(folder, backend=backend, revision=revision)
+        return AutoProcessor.from_pretrained(folder, backend=backend, revision=revision, trust_remote_code=False)
     if kind not in PROCESSORS:
         raise ValueError(
             f"no processor known for model type {kind!r}; known: {', '.join(sorted(PROCESSORS))}, llava, llava_next"

@@ -30,7 +30,9 @@ from harness.stats import accuracy_interval
 def right_answers(checkpoint: Path, suite: Path, questions: list[Question]) -> np.ndarray:
     """Whether the model of `checkpoint` answers each question exactly, bool (questions,). Questions of an image must
     be adjacent."""
-    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = Qwen3VLForConditionalGeneration.from_pretrained(
+        checkpoint, dtype=torch.float32, use_safetensors=True
+    ).eval()
     encode, packed = Encoder(load_processor(checkpoint).tokenizer), PackedModel(model)
     right, layouts = [], {}
     for image, group in groupby(questions, key=lambda question: question.image):

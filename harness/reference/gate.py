@@ -64,7 +64,9 @@ def kept_tokens(selector: str, question: Question, tokens: Tensor, keep: int, rn
 @torch.inference_mode()
 def scores(checkpoint: Path, suite: Path, questions: list[Question], seed: int) -> dict[tuple[str, str], float]:
     """Exact match by (selector, budget), and ("unpruned", ""). Questions of an image must be adjacent."""
-    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = Qwen3VLForConditionalGeneration.from_pretrained(
+        checkpoint, dtype=torch.float32, use_safetensors=True
+    ).eval()
     encode, packed = Encoder(load_processor(checkpoint).tokenizer), PackedModel(model)
     tables, rng = layout(model, IMAGE_PX, 1, LENGTH), np.random.default_rng(seed)
     right: dict[tuple[str, str], list[bool]] = {}

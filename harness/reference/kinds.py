@@ -34,7 +34,9 @@ def _new_a(seed: int, start: Path | None) -> PreTrainedModel:
 
 
 def _new_b(seed: int, start: Path | None) -> PreTrainedModel:
-    return new_model_b(seed, None if start is None else Qwen3VLForConditionalGeneration.from_pretrained(start).float())
+    if start is None:
+        return new_model_b(seed)
+    return new_model_b(seed, Qwen3VLForConditionalGeneration.from_pretrained(start, use_safetensors=True).float())
 
 
 KINDS = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from harness.benchmarks.images import decode
 from harness.errors import UsageError
 
 
@@ -70,5 +71,5 @@ def _from_file(path: Path, seed: int) -> Iterator[Example]:
             names = row.get("images") or [row.get("image")]
             if None in names or "question" not in row or "answer" not in row:
                 raise UsageError(f"{path}: example {number} needs image (or images), question and answer; it has {row}")
-            images = tuple(Image.open(path.parent / name).convert("RGB") for name in names)
+            images = tuple(decode(path.parent / name, name) for name in names)
             yield Example(images, row["question"], row["answer"])
