@@ -50,7 +50,7 @@ def run(
 
     What is done is not done again; what was cut off is continued.
     """
-    asked = _budget(method, budget)
+    asked = asked_budget(method, budget)
     if blind and (method != "full" or suite is not None):
         raise UsageError("the blind control prunes nothing and runs one benchmark; use --method full --blind")
     check_attention(attention)
@@ -136,7 +136,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _budget(method: str, words: str | None) -> BudgetSpec:
+def asked_budget(method: str, words: str | None) -> BudgetSpec:
     """The asked budget: half the visual tokens by default, all of them for the method that prunes nothing."""
     try:
         asked = BudgetSpec.parse(words or ("100%" if method == "full" else "50%"))

@@ -1,25 +1,19 @@
 """lmms-eval's result files: STAMP_results.json, and beside it STAMP_samples_TASK.jsonl.
 
 A task with several filters has its rows in blocks, one a filter, without a column that names it: the blocks are named
-in the order in which the filters first occur in the results. A row's value is taken for a score only where the metric
-is one that is a mean by definition and that mean is what was reported; POPE's F1 and precision carry the same 0 or 1
-in every row and are no means of it.
+in the order in which the filters first occur in the results. Groups have no rows of their own: their tasks are read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.imports.reported import Answer, Reported, agrees
-
-MEANS = (
-    "exact_match", "acc", "accuracy", "pope_accuracy", "anls", "relaxed_overall", "ocrbench_accuracy", "mmmu_acc",
-    "textvqa_exact_match", "average",
-)  # fmt: skip
+from harness.imports.lmms_metrics import by_filter, means_of, scores_of
+from harness.imports.reported import Answer, Reported
 
 
 def read(path: Path) -> list[Reported]:
@@ -35,9 +29,10 @@ def _read_file(file: Path) -> list[Reported]:
     if not isinstance(told, dict) or not isinstance(told.get("results"), dict):
         raise HarnessError(f"{file} has no results; is it lmms-eval's?")
     stamp = file.name.removesuffix("_results.json")
+    configs = told.get("configs") or {}
     found = []
     for task, values in told["results"].items():
-        metrics = _by_filter(values)
+        metrics = by_filter(values)
         samples = file.with_name(f"{stamp}_samples_{task}.jsonl")
         blocks = _blocks(samples, list(metrics)) if samples.is_file() else {}
         for name, known in metrics.items():
@@ -50,21 +45,11 @@ def _read_file(file: Path) -> list[Reported]:
                     metrics=known,
                     n=len(blocks.get(name, ())) or _count(told, task),
                     file=file,
-                    answers=_answers(blocks.get(name, ()), known),
+                    answers=_answers(blocks.get(name, ()), known, means_of(configs.get(task) or {})),
                     settings={"model_args": str(config.get("model_args", "")), "limit": config.get("limit")},
                     tool_version=str(told.get("git_hash", "")),
                 )
             )
-    return found
-
-
-def _by_filter(values: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Filter -> metric -> value, filters in the order of their first occurrence; standard errors left out."""
-    found: dict[str, dict[str, float]] = {}
-    for key, value in values.items():
-        metric, comma, name = key.rpartition(",")
-        if comma and not metric.rpartition("_stderr")[1] and isinstance(value, int | float):
-            found.setdefault(name, {})[metric] = float(value)
     return found
 
 
@@ -78,14 +63,12 @@ def _blocks(file: Path, filters: Sequence[str]) -> dict[str, list[dict[str, Any]
     return blocks
 
 
-def _answers(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> tuple[Answer, ...]:
-    """The rows with the scores of the first metric that is their mean; () where none is."""
-    for metric in MEANS:
-        scores = [_score(row.get(metric)) for row in rows]
-        known = [score for score in scores if score is not None]
-        if metric in metrics and len(known) == len(rows) and agrees(known, metrics[metric]):
-            return tuple(_answer(row, score) for row, score in zip(rows, known, strict=True))
-    return ()
+def _answers(
+    rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float], means: Iterable[str]
+) -> tuple[Answer, ...]:
+    """The rows with their scores; () where no metric is the mean of any."""
+    scores = scores_of(rows, metrics, means)
+    return () if scores is None else tuple(_answer(row, score) for row, score in zip(rows, scores, strict=True))
 
 
 def _answer(row: Mapping[str, Any], score: float) -> Answer:
@@ -93,12 +76,6 @@ def _answer(row: Mapping[str, Any], score: float) -> Answer:
     while isinstance(said, list):
         said = said[0] if said else ""
     return Answer(str(row["doc_id"]), str(row.get("input", "")), str(row.get("target", "")), str(said), score)
-
-
-def _score(value: Any) -> float | None:
-    """A number, or the `score` of a mapping, in [0, 1]."""
-    value = value.get("score") if isinstance(value, dict) else value
-    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def _count(told: Mapping[str, Any], task: str) -> int:

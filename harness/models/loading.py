@@ -177,6 +177,15 @@ def open_model(
     )  # fmt: skip
 
 
+def adopt(name: str, model: nn.Module, processor: Any, attention: str, image_backend: str) -> OpenModel:
+    """A model that somebody else has loaded, `name` being what they loaded. Raises UsageError, UnknownModel."""
+    family = family_of(model)
+    family.read_template(processor)
+    dtype, device = str(model.dtype).removeprefix("torch."), model.device.type
+    revision = _revision(parted(resolve(name))[0], model)
+    return OpenModel(name, revision, model, processor, family, dtype, device, attention, image_backend)
+
+
 def device_and_dtype(device: str, dtype: str) -> torch.device:
     """The device, once it has held a tensor. Raises DeviceUnavailable, and UsageError for an unknown dtype."""
     try:

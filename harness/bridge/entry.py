@@ -1,0 +1,97 @@
+"""For lmms-eval's own command line: `--model pruned`, found by the entry point group `lmms_eval.models`.
+
+    python -m lmms_eval --model pruned --tasks pope --model_args method=fastv,budget=128,model=llava-1.5-7b,spec=r...
+
+Its response cache knows the words in model_args alone, and would answer for a method whose file has changed. So `spec`
+is asked for: it names everything that answers depend on, and a wrong one is refused before the cache is opened. The
+letter in front keeps lmms-eval from reading it as a number. Such runs leave token counts, not measured budgets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+from lmms_eval.api.instance import GenerationResult, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+
+from harness.accuracy import sample_seed
+from harness.bench import Cell
+from harness.bridge.ours import Ours
+from harness.bridge.said import sample_id
+from harness.budget import BudgetSpec
+from harness.cli.run import device_of
+from harness.errors import UsageError
+from harness.models.loading import open_model
+from harness.request import Request
+from methods import build
+
+
+def manifest() -> ModelManifest:
+    """What lmms-eval's registry asks of an entry point."""
+    return ModelManifest(model_id="pruned", chat_class_path=f"{__name__}.{Pruned.__name__}")
+
+
+class Pruned(lmms):
+    """A model of ours under a pruner. settings: JSON, {"layer": 2}; the other words mean what they mean elsewhere.
+
+    Raises UsageError unless `spec` is today's.
+    """
+
+    is_simple = False
+
+    def __init__(
+        self,
+        method: str,
+        budget: str | float | int = "50%",
+        model: str = "reference-a",
+        spec: str = "",
+        settings: str | Mapping[str, Any] = "{}",
+        seed: int = 0,
+        dtype: str = "float32",
+        device: str | None = None,
+        attention: str = "sdpa",
+        image_backend: str = "pil",
+        batch_size: str | int = 1,
+        max_batch_size: int | None = None,
+    ):
+        super().__init__()
+        if str(batch_size) != "1":
+            raise UsageError(f"batch size 1 alone, since scores move with it; got {batch_size}")
+        typed = json.loads(settings) if isinstance(settings, str) else dict(settings)
+        asked, where = BudgetSpec.parse(budget), device_of(device or "auto")
+        request = Request(method, asked, model, "", typed, seed, None, dtype, where, attention, image_backend)
+        host = Ours(open_model(model, dtype=dtype, device=where, attention=attention, image_backend=image_backend))
+        pruner = build(method, **typed)
+        identity = request.specify(pruner, host.model, SimpleNamespace(name="", revision=""), ())
+        check_spec(spec, f"r{identity.run_id}")
+        self._seed = seed
+        self._answering = host.answering(Cell(request, None if request.is_full else pruner, identity))
+        self._answer = self._answering.__enter__()
+
+    def clean(self) -> None:
+        """Nothing is held but the model, which goes with this object."""
+
+    def generate_until(self, requests: list) -> list[GenerationResult]:
+        return [self._said(*request.args[3:6], request) for request in requests]
+
+    def _said(self, doc_id: int, task: str, split: str, request: Any) -> GenerationResult:
+        seed = sample_seed(self._seed, sample_id(split, doc_id))
+        said = self._answer(request, self.task_dict[task][split][doc_id], seed)
+        return GenerationResult(said.text, TokenCounts(said.prompt_tokens, said.new_tokens))
+
+    def loglikelihood(self, requests: list) -> NoReturn:
+        raise NotImplementedError("this model generates answers; choices by likelihood cannot be pruned here")
+
+    def generate_until_multi_round(self, requests: list) -> NoReturn:
+        raise NotImplementedError("this model answers single turns")
+
+
+def check_spec(given: str, today: str) -> None:
+    """Raise UsageError, naming today's, unless they are equal."""
+    if given != today:
+        why = "has changed, and cached answers with it" if given else "is missing"
+        raise UsageError(f"spec {why}: method, model and code are {today} today; add spec={today} to model_args")

@@ -1,0 +1,36 @@
+"""Whether lmms-eval is here, and how to get it. Nothing of it is imported."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from harness.errors import EnvironmentProblem
+
+VERSION = "0.7.3"  # its internals move monthly
+LINES = (
+    "pip install -c constraints-lmms.txt --no-deps lmms-eval",
+    "pip install -c constraints-lmms.txt accelerate datasets evaluate sacrebleu loguru pytz tenacity pytablewriter",
+)
+CORE = ("lmms_eval", "accelerate", "datasets", "evaluate", "sacrebleu", "loguru", "pytz", "tenacity", "pytablewriter")
+
+
+def absent() -> list[str]:
+    """The packages that the evaluator needs and that are not here."""
+    return [package for package in CORE if find_spec(package) is None]
+
+
+def found_version() -> str | None:
+    """lmms-eval's version, None where it is not installed."""
+    try:
+        return version("lmms-eval")
+    except PackageNotFoundError:
+        return None
+
+
+def check_installed() -> None:
+    """Raise EnvironmentProblem, with the lines that install it, unless lmms-eval can be used."""
+    if missing := absent():
+        raise EnvironmentProblem(f"the bridge needs {', '.join(missing)}; in a checkout: {' && '.join(LINES)}")
+    if (here := found_version()) != VERSION:
+        raise EnvironmentProblem(f"the bridge is proven on lmms-eval {VERSION}, here is {here}: {LINES[0]}")

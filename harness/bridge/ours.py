@@ -1,0 +1,88 @@
+"""Their tasks on our model: our chat template, our pixels, our engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.bench import Cell
+from harness.bridge.messages import Turn, stopped, turn_of
+from harness.bridge.said import Said
+from harness.cost import Cost
+from harness.measure.flops import dims_of
+from harness.models.engine import Engine
+from harness.models.loading import OpenModel
+from harness.planning import Planner
+
+MAX_NEW_TOKENS = 1024  # where a task names no number, as lmms-eval's adapters have it
+THEIR_NAMES: Mapping[str, str] = {
+    "qwen3_vl": "qwen3_vl", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl_hf", "llava": "llava_hf",
+    "llava_next": "llava_hf",
+}  # fmt: skip
+
+Answer = Callable[[Any, Mapping[str, Any], int], Said]  # (their request, the document, seed) -> what was said
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A model of ours, which many pruners share."""
+
+    model: OpenModel
+    is_simple = False
+
+    @contextmanager
+    def answering(self, cell: Cell) -> Iterator[Answer]:
+        """What answers requests under the pruner of a cell."""
+        engine = self.model.engine(cell.pruner)
+        cost = Cost(dims_of(self.model.family.model.config), cell.pruner, self.model.family.info)
+        yield _Answering(self.model, engine, Planner(engine, cell.request.budget, cost.planned_ratio), cost)
+
+
+@dataclass(frozen=True)
+class _Answering:
+    model: OpenModel
+    engine: Engine
+    planner: Planner
+    cost: Cost
+
+    def __call__(self, request: Any, doc: Mapping[str, Any], seed: int) -> Said:
+        """Greedy, whatever temperature the task asks for. Raises BudgetInfeasible, PruningError, UsageError."""
+        doc_to_messages, told = request.args[1], request.args[2]
+        turn = turn_of(self.model, doc_to_messages(doc))
+        length = int(told.get("max_new_tokens") or MAX_NEW_TOKENS)
+        said = self._looking(turn, length, seed) if turn.images else self._reading(turn, length)
+        return Said(**{**vars(said), "text": stopped(said.text, told.get("until"))})
+
+    def _looking(self, turn: Turn, length: int, seed: int) -> Said:
+        inputs = self.model.family.inputs(turn.processed(self.model))
+        plan, asked = self.planner.plan(inputs.shape, inputs.text)
+        tokens, trace = self.engine.generate(inputs, plan, seed=seed, max_new_tokens=length, do_sample=False)
+        realised = trace.realised
+        short = inputs.text_tokens + realised.entering[0]
+        return Said(
+            text=self.model.decode(tokens[0, short:]),
+            entering=realised.entering,
+            full_tokens=inputs.shape.n,
+            asked_tokens=asked,
+            kept=realised.kept,
+            merged=realised.merged,
+            flops=self.cost.by_stage(realised, plan),
+            prompt_tokens=short,
+            new_tokens=tokens.shape[1] - short,
+        )
+
+    @torch.no_grad()
+    def _reading(self, turn: Turn, length: int) -> Said:
+        """A question without images, by the native model: there is nothing to prune."""
+        model = self.model.model
+        inputs = turn.processed(self.model).to(model.device)
+        asked = inputs["input_ids"].shape[1]
+        tokens = model.generate(**inputs, max_new_tokens=length, do_sample=False)
+        entering = (0,) * len(self.model.family.decoder.layers)
+        return Said(
+            self.model.decode(tokens[0, asked:]), entering, prompt_tokens=asked, new_tokens=tokens.shape[1] - asked
+        )

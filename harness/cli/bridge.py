@@ -1,0 +1,163 @@
+"""`harness bridge lmms`: any task of lmms-eval under any pruner."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli import options
+from harness.cli.printing import print_json, tell
+from harness.cli.run import asked_budget, check_attention, check_image_backend, device_of
+from harness.errors import HarnessError, Interrupted
+from harness.figures import FAILED_BUDGET
+from harness.interrupts import graceful_stop
+
+if TYPE_CHECKING:
+    from harness.bridge.conduct import Bridge
+    from harness.comparison import Comparison
+    from harness.request import Request
+
+app = typer.Typer(help="Other tools' tasks under our pruners.", no_args_is_help=True)
+
+
+@app.callback()
+def _keep_verbs() -> None:
+    """Other tools' tasks under our pruners."""
+
+
+@app.command("lmms")
+def lmms(
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks or groups of lmms-eval.")],
+    method: options.Method,
+    settings: options.Setting = None,
+    budget: options.BudgetWords = None,
+    model: options.Model = "reference-a",
+    prompt_as: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose prompts: a model of lmms-eval. Default: the family's."),
+    ] = None,
+    wrap: Annotated[
+        bool, typer.Option("--wrap", help="Prune inside lmms-eval's own model class, its template and pixels.")
+    ] = False,
+    include_path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with task files of your own.", exists=True)
+    ] = None,
+    seed: options.Seed = 0,
+    limit: options.Limit = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "auto",
+    attention: options.Attention = "sdpa",
+    image_backend: options.ImageBackend = "pil",
+    store: options.Store = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Run lmms-eval's tasks on a pruned model, one run a task, with measured budgets and the usual controls.
+
+    What is done is not done again; what was cut off is continued.
+    """
+    asked = asked_budget(method, budget)
+    check_attention(attention)
+    check_image_backend(image_backend)
+    from harness.bridge.installed import check_installed
+
+    check_installed()
+    _quiet_lmms()
+    from harness.cli.method_errors import method_errors
+    from harness.cli.quiet import quiet_transformers
+    from harness.comparison import document
+    from harness.request import Request
+    from harness.settings import parse_settings
+    from methods import get
+
+    quiet_transformers()
+    where = device_of(device)
+    with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
+        name = method if ".py" in method else method.partition(":")[0]
+        typed = parse_settings(name, get(name), settings or ())
+        request = Request(method, asked, model, "", typed, seed, limit, dtype, where, attention, image_backend)
+        with redirect_stdout(sys.stderr):
+            bridge = _opened(request, wrap, prompt_as, include_path, store, stop)
+        try:
+            found, failed = _run_all(bridge, tasks.split(","), request, force)
+        except Interrupted as error:
+            raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
+    if json:
+        print_json([document(one) for one in found])
+    else:
+        _print(found, bridge)
+    if failed:
+        raise HarnessError(f"{len(failed)} of {len(failed) + len(found)} tasks failed: {'; '.join(failed)}")
+    if any(one.run.figures.status == FAILED_BUDGET for one in found):
+        raise typer.Exit(1)
+
+
+def _quiet_lmms() -> None:
+    """No log or bars of its own, and no OpenAI client that wants a key where a task file is only imported."""
+    os.environ.setdefault("LOGURU_LEVEL", "ERROR")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("OPENAI_API_KEY", "none")
+
+
+def _opened(
+    request: Request, wrap: bool, prompt_as: str | None, include_path: Path | None, store: Path | None, stop: Any
+) -> Bridge:
+    """The model and lmms-eval's list of tasks."""
+    from lmms_eval.tasks import TaskManager
+
+    from harness.bridge.conduct import Bridge
+    from harness.bridge.ours import THEIR_NAMES, Ours
+    from harness.bridge.wrapped import open_wrapped
+    from harness.cli.progress import Bar
+    from harness.cli.stores import open_store
+    from harness.models.loading import model_type, open_model, parted, resolve
+
+    prompt_as = prompt_as or THEIR_NAMES[model_type(*parted(resolve(request.model)))]
+    where = {"dtype": request.dtype, "device": request.device, "attention": request.attention}
+    if wrap:
+        host = open_wrapped(request.model, prompt_as, **where)
+    else:
+        host = Ours(open_model(request.model, **where, image_backend=request.image_backend))
+    folders = [str(include_path)] if include_path else None
+    manager = TaskManager("ERROR", include_path=folders, model_name=prompt_as)
+    return Bridge(host, manager, prompt_as, open_store(store), Bar(), stop)
+
+
+def _run_all(bridge: Bridge, words: list[str], request: Request, force: bool) -> tuple[list[Comparison], list[str]]:
+    """The runs, and what went wrong in the tasks that failed. A single task's own error comes through."""
+    from harness.bridge.tasks import open_tasks
+
+    found, failed = [], []
+    for word in words:
+        try:
+            with redirect_stdout(sys.stderr):
+                opened = open_tasks(bridge.manager, word, is_simple=bridge.host.is_simple, limit=request.limit)
+            for task in opened:
+                if task.flags:
+                    tell(f"{task.their_name} may score by {' and '.join(task.flags)}: no ranked preset takes it")
+                found.append(bridge.run(task, request, force))
+        except Interrupted:
+            raise
+        except Exception as problem:  # a task's code may raise anything, and the next task goes on
+            if len(words) == 1:
+                raise
+            failed.append(f"{word}: {problem}")
+    return found, failed
+
+
+def _print(found: list[Comparison], bridge: Bridge) -> None:
+    from harness.cli.telling import print_comparison
+
+    for comparison in found:
+        print_comparison(comparison)
+        run = comparison.run
+        if run.figures.status == FAILED_BUDGET:
+            tell(run.figures.message)
+        tell(f"run {run.spec.run_id} is in {bridge.store.path}")
+        tell(f"next: harness show {run.spec.run_id}    harness list runs")
