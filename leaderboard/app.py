@@ -73,7 +73,7 @@ def main(store: Path, results: Path | None) -> None:
     ]
     shown = st.navigation(pages)
     with st.sidebar:
-        draw([Words(f"Visual-token pruning · {store.name}", "soft")])
+        draw([Words(store.name, "soft")])
     shown.run()
 
 

@@ -14,6 +14,8 @@ from leaderboard.palette import GREY, INK, NO, STAGE_COLOURS, YES, mark_of
 STAGES = ("vit", "projector", "select", "llm_prefill", "residual")
 _STAGE_WORDS = {"vit": "ViT", "projector": "projector", "select": "selection", "llm_prefill": "LLM prefill"}
 HEIGHT = 460
+ABOVE = 6  # so many names fit above a chart; more stand beside it
+LEGEND_ROW = 20  # pixels
 APART = 0.012  # between neighbours on an axis of logarithms, as a share of x
 
 
@@ -78,9 +80,17 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
             annotation_position="top left",
         )  # fmt: skip
     _titles(figure, x_title, y_title)
+    if len(curves) > ABOVE:
+        _legend_beside(figure, len(curves))
     if log:
         figure.update_xaxes(type="log", dtick=0.30103, tickformat=",.4~g")
     return figure
+
+
+def _legend_beside(figure: go.Figure, entries: int) -> None:
+    """A long legend, to the right of the chart and as high as it."""
+    legend = {"orientation": "v", "yanchor": "top", "y": 1, "xanchor": "left", "x": 1.01}
+    figure.update_layout(legend=legend, height=max(HEIGHT, 110 + LEGEND_ROW * entries))
 
 
 def _curve(curve: Curve, apart: float) -> go.Scatter:
@@ -183,7 +193,7 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
             )
     _titles(figure, "prefill, median ms", "")
     figure.update_layout(barmode="stack", height=150 + 62 * len(pairs), bargap=0.25, legend_traceorder="normal")
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, dividercolor=GREY, dividerwidth=0.5)
     return figure
 
 
@@ -214,6 +224,8 @@ def break_even(found: Sequence[tuple[str, str, Sequence[BreakEven]]]) -> go.Figu
             )
         )
     _titles(figure, "selection takes, median ms", "saved in ViT and LLM, median ms")
+    if len(found) > ABOVE:
+        _legend_beside(figure, len(found))
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 import streamlit as st
 
-from leaderboard.blocks import Block, Chart, Code, File, Heading, Html, Prose, Table, Words
+from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
 
 LONGEST = 2000  # letters of a paragraph or cell that are sent to the browser
 
@@ -43,13 +43,41 @@ def _draw(block: Block) -> None:
             config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 3, "filename": name}}
             st.plotly_chart(figure, config=config, key=f"chart:{name}")
         case Table():
-            st.dataframe(frame_of(block), hide_index=True, key=f"table:{block.name}", placeholder="–")
+            styles = {
+                name: st.column_config.NumberColumn(format=f"%.{digits}f")
+                for at, name in enumerate(block.columns)
+                if (digits := decimals(block, at)) is not None
+            }
+            shown = frame_of(block)
+            st.dataframe(
+                shown,
+                hide_index=True,
+                key=f"table:{block.name}",
+                placeholder="–",
+                column_config=styles,
+                width="stretch",
+            )
 
 
 def frame_of(table: Table) -> pd.DataFrame:
     """A table as a frame, its long texts cut."""
-    rows = [[cut(cell, 300) if isinstance(cell, str) else cell for cell in row] for row in table.rows]
+    rows = [
+        [cut(spelled, 300) if isinstance(spelled := _said(cell), str) else cell for cell in row] for row in table.rows
+    ]
     return pd.DataFrame(rows, columns=list(table.columns))
+
+
+def decimals(table: Table, at: int) -> int | None:
+    """How many decimals a column needs, so that its numbers end alike; None where it has no fractions."""
+    cells = [row[at] for row in table.rows]
+    if not any(isinstance(cell, float) and cell == cell for cell in cells):
+        return None
+    return max(len(f"{cell:.4f}".rstrip("0").partition(".")[2]) for cell in cells if isinstance(cell, float))
+
+
+def _said(cell: Cell) -> Cell:
+    """Yes and no as words."""
+    return {True: "yes", False: "no"}[cell] if isinstance(cell, bool) else cell
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

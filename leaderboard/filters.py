@@ -43,7 +43,8 @@ def pick_group(board: Board, suites: bool = False) -> tuple[str, Group]:
 def pick_budget(group: Group) -> str | None:
     """The chosen budget of a group."""
     budgets = budgets_of(group.lines)
-    return pick("Budget", "budget", budgets, help="Visual tokens that a layer of the LLM sees on average.")
+    middle = max(len(budgets) - 1, 0) // 2
+    return pick("Budget", "budget", budgets, middle, help="Visual tokens that a layer of the LLM sees on average.")
 
 
 def pick_run(label: str, name: str, runs: Sequence[tuple[str, Row]], default: int = 0) -> Row | None:

@@ -26,6 +26,7 @@ LOOKS = {
 }
 TARGET = "#ff3b6b"
 MERGE_SIGN = "+"
+PHOTO = "linear-gradient(135deg,#8fb7d9,#d8cfa8)"  # stands for an image under a swatch
 
 
 def overlay(
@@ -87,7 +88,12 @@ def in_words(site: str) -> str:
 
 
 def _swatch(state: int) -> Markup:
-    return tag("i", MERGE_SIGN if state == MERGED else "", style=f"background:{LOOKS[state]}", class_="swatch")
+    return tag(
+        "i",
+        MERGE_SIGN if state == MERGED else "",
+        style=f"background:linear-gradient({LOOKS[state]},{LOOKS[state]}),{PHOTO}",
+        class_="swatch",
+    )
 
 
 def _counted(states: NDArray[np.int8]) -> str:

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from harness.report.markup import Markup, join, tag
 from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
-from leaderboard.drawing import cut
+from leaderboard.drawing import cut, decimals
 
 _META = (
     '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -92,22 +92,29 @@ def _script(json: str) -> str:
 def _table(table: Table) -> Markup:
     numbers = [any(isinstance(row[at], int | float) for row in table.rows) for at in range(len(table.columns))]
     kinds = [{} if number else {"class_": "words"} for number in numbers]
+    digits = [decimals(table, at) for at in range(len(table.columns))]
     head = tag("tr", *(tag("th", name, **kind) for name, kind in zip(table.columns, kinds, strict=True)))
     rows = (
-        tag("tr", *(tag("td", _spelled(cell), **kind) for cell, kind in zip(row, kinds, strict=True)))
+        tag(
+            "tr",
+            *(
+                tag("td", _spelled(*cell), **kind)
+                for cell, kind in zip(zip(row, digits, strict=True), kinds, strict=True)
+            ),
+        )
         for row in table.rows
     )
     inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="sortable")
     return tag("div", tag("div", inner, class_="wide"), class_="board")
 
 
-def _spelled(cell: Cell) -> str:
+def _spelled(cell: Cell, digits: int | None) -> str:
     match cell:
         case None:
             return "–"
         case bool():
             return "yes" if cell else "no"
         case float():
-            return "–" if cell != cell else f"{cell:.10g}"
+            return "–" if cell != cell else f"{cell:.{digits}f}"
         case _:
             return cut(str(cell), 300)

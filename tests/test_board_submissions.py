@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
+from board_batches import submit, verify
 from boards import HOSTILE, QUICK, page, texts
 from stored_runs import add_run, arm, new_store
-from submitted_runs import submit, verify
 
 from harness.records import RunSpec
 from leaderboard.data import open_board

@@ -83,7 +83,7 @@ def test_the_front_is_of_mean_ra(store: Path):
     sure = certainty(group, {line.run["run_id"]: line.run["realised_tokens"] for line in group.lines})
     named = {line.name: sure[line.run["run_id"]] for line in group.lines}
     assert named["divprune"] == 1.0 and named["fastv"] == 0.0
-    neither = (1 - 2 / 12) ** 12  # no draw of the two questions that divprune lost: then no pruning costs more for nothing
+    neither = (1 - 2 / 12) ** 12  # of the questions that divprune lost: then no pruning is not better
     assert named["full"] == pytest.approx(1 - neither, abs=0.02)
     shown = page("pareto", store, on=NAME)
     assert shown.dataframe[0].value.columns[2] == "RA, mean over benchmarks, %"

@@ -66,6 +66,8 @@ def blocks(board: Board, group: Group, machine: str | None, budget: str) -> Iter
     yield Chart(charts.stage_bars(pairs), "stages")
     yield Words(HOW, "soft")
     yield _figures(lines)
+    clocks = sorted({line.run["latency_clock"] for line in lines if line.run["latency_clock"]})
+    yield Words(f"Clock: {', '.join(clocks)}.", "soft")
     shapes = break_even_of(board.place, tuple(line.run["run_id"] for line in lines))
     crossing = [(f"{line.name} {line.run['budget']}", line.run["method"], shapes[line.run["run_id"]]) for line in lines]
     yield Heading("Break-even")
@@ -104,7 +106,6 @@ def _figures(lines: list[Line]) -> Table:
             percent(run, "roofline_lr"),
             percent(run, "select_tax"),
             round(run["pruned_ms"].get("select", 0.0), 2),
-            run["latency_clock"],
             run["latency_pairs"],
             run["host_bound"],
         )
@@ -120,8 +121,8 @@ def _figures(lines: list[Line]) -> Table:
             "LR, %",
             "LR low, %",
             "LR high, %",
-            "LR at the roofline, %",
+            "LR at roofline, %",
         ),
-        *("selection tax, %", "selection, ms", "clock", "pairs", "host-bound"),
+        *("selection tax, %", "selection, ms", "pairs", "host-bound"),
     )
     return Table(columns, rows, "latency")

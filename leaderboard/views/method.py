@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import streamlit as st
+
 from harness.report.gather import FULL, RANDOM, Group, Line
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Code, Heading, Prose, Table, Words
@@ -15,9 +17,11 @@ from leaderboard.palette import mark_of
 
 def show(board: Board) -> None:
     """The page, with its filters."""
-    _, group = filters.pick_group(board)
-    names = methods_of(group)
-    chosen = filters.pick("Method", "method", names)
+    left, right = st.columns([3, 1])
+    with left:
+        _, group = filters.pick_group(board)
+    with right:
+        chosen = filters.pick("Method", "method", methods_of(group))
     draw(blocks(group, chosen))
 
 

@@ -80,7 +80,13 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
     yield Chart(figure, f"pareto-{cost.replace(' ', '-')}")
     yield Words(HOW, "soft")
     rows = [
-        (line.name, line.run["budget"], round(100 * line.run[value], 1), round(costs[line.run["run_id"]], 3), on)
+        (
+            line.name,
+            line.run["budget"],
+            round(100 * line.run[value], 1),
+            round(costs[line.run["run_id"]], 1 if axis.log else 3),
+            on,
+        )
         for line in shown
         if (on := round(100 * sure.get(line.run["run_id"], 0.0))) is not None
     ]

@@ -12,6 +12,8 @@ from leaderboard.drawing import draw
 from leaderboard.traces import Traces, folders, read_traces
 
 TOP = 15  # operators of an arm
+ARMS = {"base": "no pruning"}
+STAGES = {"vit": "ViT", "select": "selection", "llm": "LLM prefill"}
 
 
 def show(board: Board) -> None:
@@ -44,10 +46,23 @@ def blocks(folder: Path | None, store: Path) -> Iterator[Block]:
 def _stages(traces: Traces) -> Iterator[tuple]:
     for arm, stages in traces.stages.items():
         for one in stages:
-            yield arm, one.stage, round(one.traced_ms, 3), round(one.ms, 3), round(one.measured_ms, 3)
+            yield (
+                ARMS.get(arm, arm),
+                STAGES.get(one.stage, one.stage),
+                round(one.traced_ms, 3),
+                round(one.ms, 3),
+                round(one.measured_ms, 3),
+            )
 
 
 def _operators(traces: Traces) -> Iterator[tuple]:
     for arm, operators in traces.operators.items():
         for one in operators:
-            yield arm, one.name, one.stage, round(one.calls, 1), round(one.ms, 3), round(100 * one.share, 1)
+            yield (
+                ARMS.get(arm, arm),
+                one.name,
+                STAGES.get(one.stage, one.stage),
+                round(one.calls, 1),
+                round(one.ms, 3),
+                round(100 * one.share, 1),
+            )

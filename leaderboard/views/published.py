@@ -7,44 +7,38 @@ from collections.abc import Iterator
 import streamlit as st
 
 from leaderboard import filters
-from leaderboard.blocks import Block, Table, Words
+from leaderboard.blocks import Block, File, Html, Words
 from leaderboard.data import Board
 from leaderboard.drawing import draw
+from leaderboard.papers import csv_of, sources
 from leaderboard.published import Printed, printed
 
 ALL = "all"
 HOW = (
     "Copied from papers, with their conditions as far as they are told. Budgets, benchmarks, scoring and hardware "
     "differ from source to source: compare nothing here across sources, and nothing with the ranking. Second-hand: "
-    "read in somebody else's text."
+    "read in somebody else's text. Where no hardware is named, the source is silent."
 )
+FILTERS = ("method", "model", "benchmark", "source")
 
 
 def show(board: Board) -> None:
     """The page, with its filters."""
     numbers = printed()
-    columns = st.columns(3)
     chosen = {}
-    for column, key in zip(columns, ("method", "model", "benchmark"), strict=True):
+    for column, key in zip(st.columns([2, 2, 2, 3]), FILTERS, strict=True):
         with column:
-            options = [ALL, *sorted({getattr(number, key) for number in numbers})]
+            options = [ALL, *sorted({getattr(number, key) for number in numbers}, key=str.lower)]
             chosen[key] = filters.pick(key.capitalize(), f"paper-{key}", options)
     draw(blocks([number for number in numbers if all(v in (ALL, getattr(number, k)) for k, v in chosen.items())]))
 
 
 def blocks(numbers: list[Printed]) -> Iterator[Block]:
-    """The printed numbers as one table."""
+    """The printed numbers, source by source."""
     yield Words(HOW, "note")
     if not numbers:
         yield Words("No paper prints such a number.", "soft")
         return
-    columns = ("method", "model", "benchmark", "metric", "value", "unit", "budget", "second-hand", "source", "hardware")
-    rows = [
-        (
-            *(number.method, number.model, number.benchmark, number.metric, number.value, number.unit, number.budget),
-            *(number.second_hand, number.source, number.hardware, number.caveat),
-        )
-        for number in numbers
-    ]
-    yield Table((*columns, "caveat"), rows, "published")
-    yield Words(f"{len(rows)} numbers from {len({number.source for number in numbers})} sources.", "soft")
+    yield Words(f"{len(numbers)} numbers from {len({number.source for number in numbers})} sources.", "soft")
+    yield Html(sources(numbers))
+    yield File("CSV", "published.csv", csv_of(numbers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -17,6 +17,7 @@ from leaderboard.kept import GONE, KEPT, grid_of, stages
 from leaderboard.overlay import key, overlay
 from leaderboard.palette import mark_of
 from leaderboard.questions import image_of, question_of
+from leaderboard.ranking import budgets_of
 
 WHICH = ("all", "lost by pruning", "gained by pruning", "wrong")
 MOST = 1000  # samples in the list
@@ -29,7 +30,7 @@ def show(board: Board) -> None:
     runs = [(name_of(line.run), line.run) for line in group.lines if line.run["method"] != FULL]
     left, middle, right = st.columns([2, 1, 2])
     with left:
-        run = filters.pick_run("Run", "run", runs, default=first_pruner(runs))
+        run = filters.pick_run("Run", "run", runs, default=first_pruner(runs, budgets_of(group.lines)))
     with middle:
         which = filters.pick("Show", "which", WHICH) or "all"
     with right:
@@ -37,9 +38,11 @@ def show(board: Board) -> None:
     draw(blocks(board, group, run, sample))
 
 
-def first_pruner(runs: list[tuple[str, Row]]) -> int:
-    """The place of the first run that is no control."""
-    return next((at for at, (_, run) in enumerate(runs) if not mark_of(run["method"]).control), 0)
+def first_pruner(runs: list[tuple[str, Row]], budgets: Sequence[str]) -> int:
+    """The place of the first run that is no control, at the middle one of the budgets where there is one."""
+    ours = [at for at, (_, run) in enumerate(runs) if not mark_of(run["method"]).control]
+    middle = budgets[(len(budgets) - 1) // 2] if budgets else ""
+    return next((at for at in ours if runs[at][1]["budget"] == middle), next(iter(ours), 0))
 
 
 def samples_of(board: Board, group: Group, run: Row | None, which: str) -> list[str]:
