@@ -37,6 +37,16 @@ def set_aside(path: Path, word: str) -> Path:
     return aside
 
 
+def lock_log(path: Path, timeout_s: float = 0.0) -> FileLock:
+    """The lock of a log, held. Raises StoreLocked when another process still has it after the timeout."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        raise StoreLocked(f"another process is writing {path}; wait for that run, or end it") from None
+    return lock
+
+
 class RunLog:
     """The one writer of a log. Use it as a context manager; get one from `RunLog.open`.
 
@@ -59,11 +69,7 @@ class RunLog:
         changed then), DiskFull.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreLocked(f"another process is writing {path}; wait for that run, or end it") from None
+        lock = lock_log(path)
         log = None
         try:
             if restart and path.exists():

@@ -5,7 +5,7 @@ Each stage hands a finished value on. A run that is done is read, not repeated; 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,15 @@ from harness.identity import git_state
 from harness.log_contents import RunContents, read_log
 from harness.measure.latency import Protocol
 from harness.measure.machine import machine
+from harness.records import Sample
 from harness.request import FULL, RANDOM, Request
-from harness.runlog import RunLog
+from harness.runlog import RunLog, lock_log
+from harness.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
 from harness.store import Store
 from harness.tally import figures_of
 from harness.timing import time_session
+
+TURN_S = 5.0  # for a look at a log that others look at too
 
 
 def run(
@@ -76,14 +80,19 @@ class Story:
         path = self.store.log_path(cell.spec.run_id)
         contents = None if force else self.contents(cell)
         if contents is not None and self.is_done(contents, timing):
+            remove_shards(path)
             self.store.ingest(path)  # a run that was killed between its last line and the store
             return contents
+        if force:
+            set_shards_aside(path)
         with RunLog.open(path, cell.spec, self.environment, restart=force) as log:
-            complete = self._answer(cell, log)
+            take_in_shards(log, self.bench.samples)
+            complete = self._answer(cell.title, cell, self.bench.samples, log)
             if complete:
-                contents = self._time(cell, timing, log)
+                contents = self._in_order(self._time(cell, timing, log))
                 figures = figures_of(contents, full or contents, self.environment.machine_id)
                 log.finish(replace(figures, metrics=self.bench.metrics(contents.records.values())))
+                remove_shards(path)
         self.store.ingest(path)
         contents = _read(path)
         if not complete:
@@ -100,14 +109,33 @@ class Story:
         """Whether nothing is left to answer, nor to time on this machine."""
         return _is_finished(contents) and not self._missing_sessions(contents, timing)
 
-    def _answer(self, cell: Cell, log: RunLog) -> bool:
-        if len(log.done) == len(self.bench.samples):
+    def answer_shard(self, cell: Cell, shard: Shard) -> None:
+        """Answer what is left of a shard, into its own log; `reach` takes that in.
+
+        Raises StoreLocked when another process works on the shard or the whole run, Interrupted when told to stop.
+        """
+        path = self.store.log_path(cell.spec.run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_log(path, TURN_S).release()  # the other shards look too
+        contents = self.contents(cell)
+        done = {*(contents.records if contents else ()), *shard_records(path)}
+        with RunLog.open(shard.log_path(path), cell.spec, self.environment) as log:
+            samples = [sample for sample in shard.samples(self.bench.samples) if sample.id not in done - log.done]
+            if not self._answer(f"{cell.title}, {shard}", cell, samples, log):
+                raise Interrupted(f"stopped within {shard} of {cell.title}; nothing is lost")
+
+    def _answer(self, title: str, cell: Cell, samples: Sequence[Sample], log: RunLog) -> bool:
+        if len(log.done) == len(samples):
             return True
-        self.watcher.begins(cell.title, len(self.bench.samples), len(log.done))
+        self.watcher.begins(title, len(samples), len(log.done))
         try:
-            return answer_all(self.bench.answering(cell), self.bench.samples, log, self.watcher, self.stop)
+            return answer_all(self.bench.answering(cell), samples, log, self.watcher, self.stop)
         finally:
             self.watcher.ends()
+
+    def _in_order(self, contents: RunContents) -> RunContents:
+        """The same with its records in the order of the samples, whoever answered them when."""
+        return replace(contents, records={sample.id: contents.records[sample.id] for sample in self.bench.samples})
 
     def _time(self, cell: Cell, timing: Protocol | None, log: RunLog) -> RunContents:
         """The log's contents once it has all the timing sessions that were asked for."""

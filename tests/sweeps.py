@@ -75,7 +75,7 @@ def sweep(
     sources: Sources,
     notes: Notes | None = None,
     crew: Callable[[], Crew] | None = None,
-    **how: bool,
+    **how: Any,
 ) -> Report:
     """A sweep in this process, or by another crew."""
     notes = notes or Notes()

@@ -74,7 +74,7 @@ def test_ray_gives_the_same_records_survives_a_kill_and_listens_to_this_machine_
     before, notes = open_sockets(), Killer()
     report = sweep(
         entries(**GRID), store, tiny_sources(suite_folder), notes,
-        lambda: RayCrew(2, Start(store.path, tiny_sources(suite_folder))),
+        lambda: RayCrew(2, Start(store.path, tiny_sources(suite_folder))), shard_samples=4,
     )  # fmt: skip
     assert set(statuses(report).values()) == {OK}
     assert records(store) == records(expected) and tables(store) == tables(expected)

@@ -52,6 +52,12 @@ def test_a_revision_and_an_image_backend_are_what_they_are_for_run(harness: Comm
     assert one.code == 2 and "no model 'reference-a@v1'" in one.err
 
 
+def test_workers_may_share_a_run(harness: Command):
+    said = harness("sweep", *GRID, "--shard-samples", "1")
+    assert said.code == 0 and "2 cells: 2 done; 2 of them in" in said.err
+    assert harness("sweep", *GRID).complaint == "harness: nothing to do for 2 cells: 2 done"
+
+
 def test_a_grid_file_is_overridden_by_flags(harness: Command, tmp_path: Path):
     grid = tmp_path / "grid.toml"
     grid.write_text('methods = ["grid"]\nbudgets = ["50%", "25%"]\nlimit = 2\ntiming = false\ncontrols = false\n')

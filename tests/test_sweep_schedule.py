@@ -34,7 +34,7 @@ def finding(
     )  # fmt: skip
 
 
-def surveyed(*findings: Finding, **how: bool) -> Schedule:
+def surveyed(*findings: Finding, **how: Any) -> Schedule:
     """A schedule that has already heard what is left."""
     schedule = Schedule([Survey(tuple(one.entry for one in findings), frozenset(), {})], **how)
     named = schedule.next(None, 0)
@@ -50,7 +50,8 @@ def take(schedule: Schedule, now: float = 0.0, held: Any = None) -> tuple[str, s
         return "", "nothing"
     name, task = named
     assert isinstance(task, Job)
-    return name, f"{'time ' if task.timing else ''}{task.request.method}"
+    part = f", {task.shard}" if task.shard else ""
+    return name, f"{'time ' if task.timing else ''}{task.request.method}{part}"
 
 
 def do_all(schedule: Schedule) -> list[str]:
@@ -176,3 +177,27 @@ def test_time_left_shrinks_with_the_samples_and_counts_what_is_missing_only():
     assert (schedule.left_s, schedule.used_s) == (5, 3)
     schedule.done(name, DONE, 0)
     assert schedule.left_s == 0
+
+
+def test_a_cell_is_put_together_after_its_shards_and_timed_whole():
+    grid = finding("grid", timing=Protocol(pairs=1), samples_left=5)
+    schedule = surveyed(finding("full", samples_left=2), grid, shard_samples=2)
+    assert do_all(schedule) == [
+        "full", "grid, part 1 of 3", "grid, part 2 of 3", "grid, part 3 of 3", "grid", "time grid",
+    ]  # fmt: skip
+
+
+def test_shards_run_side_by_side_and_what_puts_them_together_waits():
+    schedule = surveyed(finding("full", samples_left=4), shard_samples=2)
+    first, second = take(schedule), take(schedule)
+    assert (first[1], second[1]) == ("full, part 1 of 2", "full, part 2 of 2") and take(schedule)[1] == "nothing"
+    assert schedule.done(first[0], DONE, 0) is None and take(schedule)[1] == "nothing"
+    assert schedule.done(second[0], DONE, 0) is None and take(schedule)[1] == "full"
+
+
+def test_a_shard_that_fails_for_good_settles_its_cell_once():
+    schedule = surveyed(finding("full", samples_left=4), shard_samples=2)
+    first, second = take(schedule), take(schedule)
+    cell = schedule.done(first[0], Outcome(ERROR, "no"), 0)
+    assert cell is not None and cell.status == ERROR and take(schedule)[1] == "nothing"
+    assert schedule.done(second[0], Outcome(ERROR, "no, too", again=True), 0) is None and schedule.finished

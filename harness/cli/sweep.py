@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,9 @@ from harness.interrupts import graceful_stop
 if TYPE_CHECKING:
     from harness.accuracy import Stop
     from harness.store import Store
+    from harness.sweep.conduct import Report
     from harness.sweep.crew import Crew
+    from harness.sweep.grid import Entry
 
 ENGINES = ("local", "ray")
 
@@ -50,14 +53,14 @@ def sweep(
     engine: Annotated[str, typer.Option(help="Who does the work: local or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="A Ray cluster. Default: Ray on this machine alone.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer at the same time.")] = 1,
+    shard_samples: Annotated[
+        int | None, typer.Option(min=1, help="Let workers share a run with more samples than this. Default: no run.")
+    ] = None,
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
     """Run every method at every budget, with controls. What is done is not done again; what was cut off goes on."""
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}; use one of {', '.join(ENGINES)}")
-    if address is not None and engine != "ray":
-        raise UsageError("--address is for --engine ray")
+    _check_engine(engine, address)
     flags = {
         "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
         "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir),
@@ -65,37 +68,56 @@ def sweep(
         "dtype": dtype, "device": device, "attention": attention, "image_backend": image_backend,
         "timing": False if no_timing else None, "pairs": pairs, "sessions": sessions, "minutes": minutes,
     }  # fmt: skip
-    from harness.cli.method_errors import method_errors
     from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
-    from harness.cli.sweep_telling import document, print_summary, tell_summary
+    from harness.cli.sweep_telling import document
     from harness.cli.sweep_watching import watching
     from harness.sweep.conduct import conduct
+
+    quiet_transformers()
+    entries, where = _cells(grid, flags, revision)
+    opened = open_store(store)
+    with graceful_stop(lambda: tell("stopping after the running samples; Ctrl-C again stops at once")) as stop:
+        crew = _ray(opened, workers, where, address) if engine == "ray" else _local(opened, stop, workers, where)
+        how = {"redo_stale": redo_stale, "dry": dry_run, "shard_samples": shard_samples}
+        try:
+            with watching(len(entries), workers) as observer:
+                report = conduct(entries, opened, crew, observer, stop, **how)
+        except Interrupted as error:
+            raise Interrupted(f"{error}\n{_resume()}") from error
+        finally:
+            crew.close()
+    _finish(report, document(report, opened, dry_run, workers), json)
+
+
+def _check_engine(engine: str, address: str | None) -> None:
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; use one of {', '.join(ENGINES)}")
+    if address is not None and engine != "ray":
+        raise UsageError("--address is for --engine ray")
+
+
+def _cells(grid: Path | None, flags: Mapping[str, Any], revision: str | None) -> tuple[list[Entry], str]:
+    """The cells of a grid file under the flags that are not None, and the device that they run on."""
+    from harness.cli.method_errors import method_errors
     from harness.sweep.grid import GridWords, entries_of, read_grid
     from harness.timing import protocol_for
 
-    quiet_transformers()
     with method_errors():
-        words = GridWords(
-            **{**(read_grid(grid) if grid else {}), **{key: value for key, value in flags.items() if value is not None}}
-        )
+        given = {key: value for key, value in flags.items() if value is not None}
+        words = GridWords(**{**(read_grid(grid) if grid else {}), **given})
         words = replace(words, models=revised(words.models, revision))
         check_attention(words.attention)
         check_image_backend(words.image_backend)
         where = device_of(words.device)
         timing = protocol_for(where, words.pairs, words.sessions, words.minutes) if words.timing else None
-        entries = entries_of(words, where, timing)
-    opened = open_store(store)
-    with graceful_stop(lambda: tell("stopping after the running samples; Ctrl-C again stops at once")) as stop:
-        crew = _ray(opened, workers, where, address) if engine == "ray" else _local(opened, stop, workers, where)
-        try:
-            with watching(len(entries), workers) as observer:
-                report = conduct(entries, opened, crew, observer, stop, redo_stale=redo_stale, dry=dry_run)
-        except Interrupted as error:
-            raise Interrupted(f"{error}\n{_resume()}") from error
-        finally:
-            crew.close()
-    told: Any = document(report, opened, dry_run, workers)
+        return entries_of(words, where, timing), where
+
+
+def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
+    """Say how a sweep ended, and leave with the exit code that it deserves."""
+    from harness.cli.sweep_telling import print_summary, tell_summary
+
     if json:
         print_json(told)
     else:

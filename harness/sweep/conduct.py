@@ -67,14 +67,15 @@ def conduct(
     *,
     redo_stale: bool = False,
     dry: bool = False,
+    shard_samples: int | None = None,
 ) -> Report:
-    """Do what is left of the entries; dry: only find out.
+    """Do what is left of the entries; dry: only find out. shard_samples: as `Schedule` has it.
 
     Whatever happens to one cell, the others go on. When `stop` says so, running samples are finished. The caller
     closes the crew. Raises StoreLocked when the store had no time for a log even once everything else was done.
     """
     began = time.monotonic()
-    sweep = _Sweep(Schedule(_surveys(entries, store), redo_stale, dry), store, crew, observer)
+    sweep = _Sweep(Schedule(_surveys(entries, store), redo_stale, dry, shard_samples), store, crew, observer)
     while not sweep.schedule.finished:
         sweep.turn(stop)
     sweep.take_in_what_waits()
@@ -201,7 +202,8 @@ def title_of(job: Job) -> str:
     """A job in words."""
     request = job.request
     what = request.method if request.is_full else f"{request.method} at {request.budget} seed {request.seed}"
-    return f"{'timing ' if job.timing else ''}{what} on {request.model}, {request.benchmark}"
+    part = f", {job.shard}" if job.shard else ""
+    return f"{'timing ' if job.timing else ''}{what} on {request.model}, {request.benchmark}{part}"
 
 
 def _surveys(entries: Sequence[Entry], store: Store) -> list[Survey]:

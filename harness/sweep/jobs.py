@@ -10,6 +10,7 @@ from harness.figures import ERROR
 from harness.measure.latency import Protocol
 from harness.records import RunSpec
 from harness.request import Request
+from harness.shards import Shard
 from harness.sweep.grid import Entry
 
 MISSING = "missing"  # something is left to do
@@ -60,11 +61,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Job:
-    """A task: answer a cell, or (timing) time one that is answered. The code may not have changed since `spec`."""
+    """A task: answer a cell or a shard of it, or (timing) time one that is answered.
+
+    The code may not have changed since `spec`.
+    """
 
     request: Request
     spec: RunSpec
     timing: Protocol | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 from harness.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
 from harness.records import digest
 from harness.request import FULL, Request
+from harness.shards import Shard
 from harness.sweep.jobs import (
     BUSY,
     DISK_FULL,
@@ -59,11 +61,13 @@ class Schedule:
     """The tasks of a sweep and what became of its cells. Times are seconds of the caller's clock.
 
     redo_stale: answer again what only older code has answered. dry: find out what is left, and do nothing about it.
+    shard_samples: a cell with more samples left than that is shared by several jobs of about as many.
     """
 
     surveys: list[Survey]
     redo_stale: bool = False
     dry: bool = False
+    shard_samples: int | None = None
     cells: dict[str, CellState] = field(default_factory=dict)
     stopped: Outcome | None = None
     used_s: float = 0.0
@@ -104,6 +108,11 @@ class Schedule:
         return job
 
     def _is_ready(self, job: Job, now: float) -> bool:
+        if job.shard is None and any(
+            isinstance(other, Job) and other.shard and other.spec == job.spec
+            for other in (*self._jobs, *self.running.values())
+        ):
+            return False
         full = self.cells[cell_of(job.request.control(FULL))]
         return self._resting.get(name_of(job), now) <= now and (job.request.is_full or full.status == OK)
 
@@ -127,7 +136,7 @@ class Schedule:
             return
         self._refresh(states)
         if not self.dry:
-            self._jobs += [job for state in states for job in _jobs_of(state)]
+            self._jobs += [job for state in states for job in _jobs_of(state, self.shard_samples)]
         self._give_up_dependents()
 
     def _refresh(self, states: Sequence[CellState]) -> None:
@@ -161,12 +170,14 @@ class Schedule:
         if outcome.status in (STOPPED, DISK_FULL):
             self.stopped = outcome if outcome.status == DISK_FULL else self.stopped or outcome
             return None
+        cell = self.cells[cell_of(job.request)]
+        if job.shard is not None and (outcome.status == OK or cell.status != MISSING):
+            return None  # the job that puts the shards together settles the cell, or another shard's failure has
         self._failures[name] += outcome.again
         if outcome.status == BUSY or (outcome.again and self._failures[name] <= RETRIES):
             self._resting[name] = again_at if outcome.status == BUSY else 0.0
             self._jobs.append(job)
             return None
-        cell = self.cells[cell_of(job.request)]
         cell.status, cell.message, cell.floor_tokens = outcome.status, outcome.message, outcome.floor_tokens
         cell.ran = True
         if outcome.status != OK:
@@ -187,15 +198,17 @@ class Schedule:
                     cell.status, cell.message = ERROR, f"its unpruned run is {full.status}: {full.message}"
 
 
-def _jobs_of(state: CellState) -> list[Job]:
-    """What is to be done for a cell: answer it, time it, or let its log say why it cannot be run."""
+def _jobs_of(state: CellState, shard_samples: int | None) -> list[Job]:
+    """What is to be done for a cell: answer its shards, put them together, time it, or say why it cannot be run."""
     finding, request = state.finding, state.request
     if finding.spec is None:
         return []
     answer = Job(request, finding.spec)
     timing = [replace(answer, timing=finding.entry.timing)] if finding.untimed else []
     if state.status == MISSING:
-        return [answer, *timing]
+        count = ceil(finding.samples_left / shard_samples) if shard_samples else 0
+        shards = [replace(answer, shard=Shard(index, count)) for index in range(count)] if count > 1 else []
+        return [*shards, answer, *timing]
     if state.status in (INFEASIBLE, UNSUPPORTED):
         return [] if finding.stored else [answer]
     return timing if state.status == OK else []
@@ -210,4 +223,5 @@ def name_of(task: Task) -> str:
     """A name for a task."""
     if isinstance(task, Survey):
         return f"survey {cell_of(task.entries[0].request)}"
-    return f"{'time' if task.timing else 'answer'} {cell_of(task.request)}"
+    what = "time" if task.timing else f"answer {task.shard}," if task.shard else "answer"
+    return f"{what} {cell_of(task.request)}"

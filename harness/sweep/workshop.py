@@ -24,13 +24,14 @@ from harness.errors import (
     StoreLocked,
     UsageError,
 )
-from harness.figures import ERROR, INFEASIBLE, UNSUPPORTED, Environment, Figures
+from harness.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Environment, Figures
 from harness.log_contents import RunContents
 from harness.models.loading import OpenModel
 from harness.records import RunSpec
 from harness.request import FULL, Request
 from harness.runlog import RunLog
 from harness.runner import Story, check_feasible, environment
+from harness.shards import shard_records
 from harness.store import Store
 from harness.sweep.grid import Entry
 from harness.sweep.jobs import (
@@ -87,6 +88,9 @@ class Workshop:
         if cell.spec != job.spec:
             raise UsageError(CHANGED)
         check_feasible(story.bench, cell)
+        if job.shard is not None:
+            story.answer_shard(cell, job.shard)
+            return Outcome(OK)
         figures = story.reach(cell, None if job.request.is_full else _unpruned(story, job), job.timing).figures
         assert figures is not None  # reach gives finished logs only
         return Outcome(figures.status, figures.message)
@@ -124,11 +128,12 @@ class Workshop:
 
     def _read(self, story: Story, cell: Cell, entry: Entry, survey: Survey) -> Finding:
         """What the log of a cell says. Raises CorruptLog."""
-        samples, untimed = len(story.bench.samples), entry.timing is not None
-        contents = story.contents(cell)
+        untimed, contents = entry.timing is not None, story.contents(cell)
+        answered = {*(contents.records if contents else ()), *shard_records(self._logs.log_path(cell.spec.run_id))}
+        left = len(story.bench.samples) - len(answered)
         if contents is None:
-            state = STALE if cell.spec.cell_id in survey.finished else MISSING
-            return Finding(entry, cell.spec, state, samples_left=samples, untimed=untimed)
+            state = STALE if cell.spec.cell_id in survey.finished and not answered else MISSING
+            return Finding(entry, cell.spec, state, samples_left=left, untimed=untimed)
         figures, dropped = contents.figures, contents.dropped_bytes
         if figures is not None and figures.status in (INFEASIBLE, UNSUPPORTED):
             found = Finding(entry, cell.spec, figures.status, figures.message, figures.floor_tokens, stored=True)
@@ -137,7 +142,6 @@ class Workshop:
             untimed = not story.is_done(contents, entry.timing)
             found = Finding(entry, cell.spec, figures.status, figures.message, untimed=untimed, dropped_bytes=dropped)
             return replace(found, stored=True, finished_at=contents.finished_at)
-        left = samples - len(contents.records)
         return Finding(entry, cell.spec, MISSING, samples_left=left, untimed=untimed, dropped_bytes=dropped)
 
     def _probe(self, bench: Bench, cell: Cell) -> float:
