@@ -155,9 +155,16 @@ def submit(store: Store, results: Path, *words: str) -> list[Written]:
 
 def forge(batch: Path, run_id: str, **cells: Any) -> None:
     """Change cells in every row of a run, and the hash that its document states of them."""
+    forge_rows(batch, run_id, lambda rows: [{**row, **cells} for row in rows])
+
+
+def forge_rows(batch: Path, run_id: str, change: Callable[[list], list], new_id: str | None = None) -> None:
+    """Change a run's rows, and the hash that its document states of them. new_id: the document's, if another."""
     runs = dict(stream_runs(batch / "samples.parquet"))
-    runs[run_id] = [{**row, **cells} for row in runs[run_id]]
+    runs[run_id] = change(runs[run_id])
     write_rows(batch / "samples.parquet", [row for rows in runs.values() for row in rows])
-    document = json.loads((batch / f"{run_id}.json").read_text())
-    document["samples"]["sha256"] = rows_hash(runs[run_id])
-    (batch / f"{run_id}.json").write_bytes(canonical(document))
+    path = batch / f"{new_id or run_id}.json"
+    if path.exists():
+        document = json.loads(path.read_text())
+        document["samples"]["sha256"] = rows_hash(runs[run_id])
+        path.write_bytes(canonical(document))

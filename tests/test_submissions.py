@@ -13,10 +13,11 @@ import pytest
 from commands import Command, commands_over
 from submitted_runs import Template, answered, forge, here, prepared, put, spec_of, submit
 
-from harness import runner
+from harness import profiling, runner
 from harness.benchmarks.base import Benchmark
 from harness.figures import Figures
 from harness.identity import GitState
+from harness.models.loading import OpenModel
 from harness.records import RunSpec
 from harness.runlog import RunLog
 from harness.store import Store
@@ -216,13 +217,18 @@ def _plain(value: Any) -> Any:
 
 @pytest.fixture
 def harness(
-    suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reference_a: OpenModel,
+    suite_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """The command in an empty folder, as an installed package runs: no git, eight questions."""
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
     monkeypatch.setattr(runner, "git_state", lambda: GitState(None, None))
+    monkeypatch.setattr(profiling, "open_model", lambda name, **settings: reference_a)
     return commands_over(suite_folder, tmp_path, monkeypatch, capsys)
 
 
@@ -251,6 +257,9 @@ def test_a_method_from_a_file_goes_from_an_empty_folder_onto_the_board(harness: 
     forge(Path(path).parent, own["run_id"], entering_tokens="5*16", asked_tokens=5)
     said = harness("verify", path, "--method", "./demo.py", "--samples", "3")
     assert said.code == 1 and "stated 5*16 visual tokens a layer" in said.err and "NOT CONFIRMED" in said.err
+    forge(Path(path).parent, own["run_id"], entering_tokens="6*16", asked_tokens=6, prediction="forged")
+    said = harness("verify", path, "--method", "./demo.py", "--samples", "3", "--seed", "7")
+    assert said.code == 1 and "0 answers and 3 token counts of 3" in said.err and "stated 'forged'" in said.err
     assert {row["run_id"]: row["provenance"] for row in read(Path("results")).rows}[own["run_id"]] == "self-reported"
 
     Path("demo.py").write_text(DEMO.replace("longest", "largest"))

@@ -13,12 +13,10 @@ from harness.identity import method_file
 from harness.log_contents import RunContents, read_log
 from harness.request import BLIND, FULL, RANDOM
 from harness.selecting import Row, name_of, named, newest, rows_of
-from harness.submissions.claims import CELL
+from harness.submissions.claims import CELL, RANDOM_WEIGHTS
 
 if TYPE_CHECKING:
     from harness.store import Store
-
-RANDOM_WEIGHTS = "random_weights"  # begins the revision of a model whose weights mean nothing
 
 
 @dataclass(frozen=True)

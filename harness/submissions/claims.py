@@ -5,7 +5,9 @@ The figures are counted by the code that counts them for a run (harness/tally.py
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,14 +19,20 @@ from harness.log_contents import RunContents
 from harness.planning import misses_budget
 from harness.records import Record, RunSpec, digest
 from harness.request import FULL, RANDOM
+from harness.stats import paired_difference
 from harness.submissions.rows import read_counts, records_of, rows_hash
 from harness.tally import figures_of
+from methods import names
 
 Document = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 TOLERANCE = 1e-6  # of a figure counted again, absolute below 1 and relative above
 FLOPS_RATIO_TOLERANCE = 0.05  # of a flops_ratio budget: a token is a coarse step on a small image
 LR_TOLERANCE = 0.25  # between LR and what the medians of its two arms say
+RANDOM_WEIGHTS = "random_weights"  # begins the revision of a model whose weights mean nothing
+PRIVATE = re.compile(
+    r"/home/|/root/|/Users/|[A-Z]:\\|\bhf_[A-Za-z0-9]{20}|\bgh[pousr]_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9]{20}"
+)
 _TIMED = ("lr", "latency", "indicative", "host_bound", "throttled", "aa_ratio", "base_ms", "pruned_ms", "base_p90")
 _NOT_COUNTED = ("status", "message", "metrics", "inference_time_s", "reference_run_id")
 
@@ -93,6 +101,8 @@ def _row_faults(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"recall_of_target {recall}"
     if len({value is None for value in flops}) > 1 or any(value is not None and value <= 0 for value in flops):
         yield f"FLOPs {flops}"
+    if failed and PRIVATE.search(row["error"]):
+        yield "an error that names a private path"
     if full < 0 or (asked is not None and not 1 <= asked <= full):
         yield f"asked_tokens {asked} of {full}"
     try:
@@ -113,10 +123,22 @@ def identity_problems(claim: Claim) -> Iterator[str]:
         yield "its sample ids, in order, do not give spec.sample_ids"
     if digest(document["machine"]["hardware"]) != document["machine"]["machine_id"]:
         yield "machine_id is not the hash of the hardware"
-    if (document["method"]["origin"] == "file") != spec.method.startswith("./"):
-        yield f"method {spec.method} cannot be of origin {document['method']['origin']!r}"
+    if document["method"]["origin"] != origin_of(spec.method):
+        yield f"method {spec.method} is of origin {origin_of(spec.method)} here, not {document['method']['origin']}"
+    if spec.model_revision.startswith(RANDOM_WEIGHTS):
+        yield "its model has random weights: its answers mean nothing"
+    private = PRIVATE.search(json.dumps(document, ensure_ascii=False))
+    if private:
+        yield f"it holds what looks like a private path or key: {private.group()[:12]!r}..."
     if document["finished_at"] and document["finished_at"] < document["started_at"]:
         yield "it ended before it began"
+
+
+def origin_of(method: str) -> str:
+    """Where a method comes from: a "file", "methods" (this repository), or a "package" that brings it."""
+    if method.startswith("./"):
+        return "file"
+    return "methods" if method in names() else "package"
 
 
 def budget_problems(claim: Claim) -> Iterator[str]:
@@ -166,8 +188,7 @@ def figure_problems(claim: Claim, full: Claim) -> Iterator[str]:
     if counted.status == FAILED_BUDGET:
         return  # told by `budget_problems`
     stated = {**asdict(Figures(counted.status)), **claim.document["figures"]}
-    names = [one.name for one in fields(Figures) if one.name not in _NOT_COUNTED and not _is_timed(one.name)]
-    for name in names:
+    for name in (one.name for one in fields(Figures) if one.name not in _NOT_COUNTED and not _is_timed(one.name)):
         if not same(stated[name], getattr(counted, name)):
             yield f"figures.{name} is {stated[name]}, its rows give {getattr(counted, name)}"
     if stated["reference_run_id"] != full.run_id:
@@ -220,8 +241,6 @@ def _unlike(claim: Claim, control: Claim, method: str) -> Iterator[str]:
 
 
 def _paired_problems(claim: Claim, random: Claim, named: Mapping[str, Any]) -> Iterator[str]:
-    from harness.submissions.document import over
-
     if random.by_id.keys() != claim.by_id.keys():
         yield f"it did not answer the samples of its random run {random.run_id}"
         return
@@ -229,6 +248,18 @@ def _paired_problems(claim: Claim, random: Claim, named: Mapping[str, Any]) -> I
     for name, value in counted.items():
         if not same(named[name], value):
             yield f"{name} of random run {random.run_id} is {named[name]}, the rows give {value}"
+
+
+def over(own: Mapping[str, Record], other: Mapping[str, Record]) -> dict[str, float | None]:
+    """Accuracy of one run minus another's on the same samples, with its 95 % interval; None: no bounds."""
+    records = list(own.values())
+    found = paired_difference(
+        [record.score for record in records],
+        [other[record.sample_id].score for record in records],
+        [record.cluster for record in records],
+    )
+    low, high = (None if bound != bound else bound for bound in (found.low, found.high))
+    return {"accuracy_over_this": found.value, "accuracy_over_this_low": low, "accuracy_over_this_high": high}
 
 
 def same(stated: Any, counted: Any) -> bool:

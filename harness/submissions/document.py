@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
 
 from harness.log_contents import RunContents
-from harness.records import Record, RunSpec
-from harness.stats import paired_difference
+from harness.records import RunSpec
+from harness.submissions.claims import origin_of, over
 from harness.submissions.rows import rows_hash, rows_of
 
 SCHEMA_VERSION = 1
@@ -55,7 +55,7 @@ def document(run: Submitted, full: Submitted, randoms: Sequence[Submitted], meth
         "run_id": run.run_id,
         "spec": asdict(run.spec),
         "method": {
-            "origin": "file" if run.spec.method.startswith("./") else "methods",
+            "origin": origin_of(run.spec.method),
             "file_sha256": file_hash(method_source),
         },
         "code": {
@@ -87,15 +87,3 @@ def _paired(run: Submitted, random: Submitted) -> dict[str, Any]:
         "seed": random.spec.seed,
         **over(run.contents.records, random.contents.records),
     }
-
-
-def over(own: Mapping[str, Record], other: Mapping[str, Record]) -> dict[str, float | None]:
-    """Accuracy of one run minus another's on the same samples, with its 95 % interval; None: no bounds."""
-    records = list(own.values())
-    found = paired_difference(
-        [record.score for record in records],
-        [other[record.sample_id].score for record in records],
-        [record.cluster for record in records],
-    )
-    low, high = (None if bound != bound else bound for bound in (found.low, found.high))
-    return {"accuracy_over_this": found.value, "accuracy_over_this_low": low, "accuracy_over_this_high": high}

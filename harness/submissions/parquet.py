@@ -95,6 +95,8 @@ _SOURCE = "read_parquet(?, hive_partitioning = false)"
 
 
 def _check_outside(path: Path) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise BadRows(f"{path.name} is missing, or is no plain file")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise BadRows(f"{path.name} has {size} bytes, at most {MAX_FILE_BYTES} are taken; submit fewer runs at once")

@@ -66,8 +66,8 @@ class Submissions:
     ) -> pd.DataFrame:
         """Per-sample rows of some runs, or of all, with columns of a store's `samples` (SAMPLE_COLUMNS names them).
 
-        By run id, then sample id. Not in a submission, hence empty: `kept` and `merged` ({}), `inference_time_s` (NaN); `answer`
-        is the embedded suite's, None elsewhere. Raises BadRows for a file that `harness validate` would refuse.
+        By run id, then sample id. Not in a submission, hence empty: `kept` and `merged` ({}), `inference_time_s`
+        (NaN); `answer` is the embedded suite's, None elsewhere. Raises BadRows for a file that cannot be believed.
         """
         import pandas as pd
 

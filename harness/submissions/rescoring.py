@@ -40,8 +40,11 @@ class Judge:
             yield from self._question_problems(claim, benchmark)
 
     def note(self, benchmark: str) -> str | None:
-        """Why a benchmark's answers were not judged again; None where they were."""
-        opened = self._open(benchmark)
+        """Why a benchmark's answers were not judged again; None where they were, or where it is unknown."""
+        try:
+            opened = self._open(benchmark)
+        except UnknownBenchmark:
+            return None  # told by `problems`
         return opened if isinstance(opened, str) else None
 
     def _opened(self, name: str) -> Benchmark | str:

@@ -76,7 +76,7 @@ def _hashes(folder: Path, paths: list[str]) -> list[str]:
         return []
     done = subprocess.run(
         ["git", "-C", str(folder), "hash-object", "--stdin-paths"],
-        input="\n".join(paths) + "\n",
+        input="".join(f"{(folder / path).absolute()}\n" for path in paths),
         capture_output=True,
         text=True,
         check=True,
