@@ -1,6 +1,7 @@
 # make run     environment, install, the main job          make test    environment, whole suite
-# make proofs  slow proofs, `floor` among them             make lint    ruff
+# make proofs  slow proofs, `floor` and `lmms` among them  make lint    ruff
 # make floor   gold tests of all model families on the oldest transformers that is supported; minutes
+# make lmms    the bridge to lmms-eval, in an environment with it
 # make reference  remake the suite and compare it, train model A (goes on where it stopped), evaluate; about 2 hours
 # Tests run in two processes of one thread each: two threads each would fight over two cores.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test proofs floor lint reference clean
+.PHONY: run test proofs floor lmms lint reference clean
 
 run: $(VENV)/installed
 	$(BIN)/harness run --method quietprune
@@ -16,7 +17,7 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
-proofs: $(VENV)/installed-proofs floor
+proofs: $(VENV)/installed-proofs floor lmms
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof
 
 FLOOR := .venv-floor
@@ -24,6 +25,10 @@ FLOOR_VERSION := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1.0/p' pypr
 floor: $(FLOOR)/installed-$(FLOOR_VERSION)
 	$(FLOOR)/bin/python -c "import transformers as t; assert t.__version__ == '$(FLOOR_VERSION)', t.__version__"
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 tests/test_gold_*.py
+
+LMMS := .venv-lmms
+lmms: $(LMMS)/installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest -n 2 -m proof tests/test_bridge_*.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -39,7 +44,7 @@ reference: $(VENV)/installed-reference
 	$(BIN)/python -m harness.reference.gate --checkpoint $(REFERENCE)/model-a
 
 clean:
-	rm -rf $(VENV) $(FLOOR)
+	rm -rf $(VENV) $(FLOOR) $(LMMS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,11 +67,24 @@ $(VENV)/installed-reference: $(VENV)/installed
 	$(PIP) --editable ".[reference]"
 	touch $@
 
-# everything but transformers is the other environment's: seconds instead of another torch
-$(FLOOR)/installed-$(FLOOR_VERSION): $(VENV)/installed-test
-	rm -rf $(FLOOR) && $(BIN)/python -m venv $(FLOOR)
+# $(call beside,DIR): an environment with all that the first one has: seconds instead of another torch
+define beside
+	rm -rf $(1) && $(BIN)/python -m venv $(1)
 	$(BIN)/python -c "import sysconfig as s; print(f'import site; site.addsitedir({s.get_path(\"purelib\")!r})')" \
-	    > "$$($(FLOOR)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/other.pth"
+	    > "$$($(1)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/other.pth"
+endef
+
+$(FLOOR)/installed-$(FLOOR_VERSION): $(VENV)/installed-test
+	$(call beside,$(FLOOR))
 	grep -v '^transformers==' constraints.txt > $(FLOOR)/constraints.txt
 	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt transformers==$(FLOOR_VERSION)
+	touch $@
+
+# the lines of docs/lmms.md; decord is what lmms-eval's own model classes import
+LMMS_PIP := $(LMMS)/bin/python -m pip install --quiet --constraint constraints-lmms.txt
+$(LMMS)/installed: $(VENV)/installed-test constraints-lmms.txt
+	$(call beside,$(LMMS))
+	$(LMMS_PIP) --no-deps lmms-eval
+	$(LMMS_PIP) accelerate datasets evaluate sacrebleu loguru pytz tenacity pytablewriter
+	$(LMMS_PIP) decord
 	touch $@

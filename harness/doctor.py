@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.benchmarks import EMBEDDED_SUITES, open_benchmark
-from harness.capabilities import Finding, accelerator, extras, latency, nvml
+from harness.bridge import installed
+from harness.capabilities import MISSING, Finding, accelerator, extras, latency, nvml
 from harness.errors import HarnessError
 from harness.models.loading import EMBEDDED, open_model
 from harness.store import Store
@@ -36,6 +37,7 @@ def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Fi
     yield accelerator()
     yield nvml()
     yield from extras()
+    yield lmms_eval()
     yield _variables()
     yield _disk(store.path)
     yield _checked("store", "harness db rebuild, or give another --store", lambda: _store(store))
@@ -68,6 +70,15 @@ def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: 
         return Finding(package, False, "not installed", wanted)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
     return Finding(package, least <= numbers < below, found, wanted)
+
+
+def lmms_eval() -> Finding:
+    """Whether `harness bridge lmms` can run, and what it lacks."""
+    here, absent = installed.found_version(), installed.absent()
+    found = f"version {here}, proven {installed.VERSION}" if here else "tasks of lmms-eval: harness bridge lmms"
+    lacks = f"; not here: {', '.join(absent)}" if absent else ""
+    fit = here == installed.VERSION and not absent
+    return Finding("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)
 
 
 def _variables() -> Finding:
