@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from submitted_runs import Template, forge, forge_rows, prepared
+from hand_submissions import Template, forge, forge_rows, prepared
 
 from harness.errors import HarnessError
 from harness.records import RunSpec

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from commands import Command, commands_over
-from submitted_runs import Template, answered, forge, here, prepared, put, spec_of, submit
+from hand_submissions import Template, answered, forge, here, prepared, put, spec_of, submit
 
 from harness import profiling, runner
 from harness.benchmarks.base import Benchmark
