@@ -2,6 +2,7 @@
 # make proofs  slow proofs, `floor` and `lmms` among them  make lint    ruff
 # make floor   gold tests of all model families on the oldest transformers that is supported; minutes
 # make lmms    the bridge to lmms-eval, in an environment with it
+# make validate-results  every submission in results/, as continuous integration checks them
 # make reference  remake the suite and compare it, train model A (goes on where it stopped), evaluate; about 2 hours
 # Tests run in two processes of one thread each: two threads each would fight over two cores.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test proofs floor lmms lint reference clean
+.PHONY: run test proofs floor lmms lint validate-results reference clean
 
 run: $(VENV)/installed
 	$(BIN)/harness run --method quietprune
@@ -33,6 +34,11 @@ lmms: $(LMMS)/installed
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+RESULTS := results
+BASE := HEAD
+validate-results: $(VENV)/installed
+	$(BIN)/harness validate "$(RESULTS)" --base "$(BASE)"
 
 REFERENCE := runs/reference
 reference: $(VENV)/installed-reference

@@ -117,6 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # changes of
     "stale": ({"code": "0" * 16}, {}, "is stale"),
     "of a file that is gone": ({"method": "./gone.py"}, {}, "is not here"),
     "with random weights": ({"model_revision": "random_weights:0"}, {}, "random weights"),
+    "with a model of one's own": ({"model": "~/weights"}, {}, "run it by its hub id"),
     "without an image": ({"benchmark": "reference:blind"}, {}, "saw their images"),
     "from changed code": ({}, {"environment": here(git_dirty=True)}, "in no commit"),
     "without random runs": ({"budget_value": 0.25}, {}, "no random run at 25%"),

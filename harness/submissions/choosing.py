@@ -127,6 +127,8 @@ def _faults(row: Row) -> Iterator[str]:
         yield f"it answered the first {row['sample_limit']} samples only; run it without --limit"
     if row["model_revision"].startswith(RANDOM_WEIGHTS):
         yield "its model has random weights: its answers mean nothing"
+    if row["model"].startswith(("/", "~", ".")):
+        yield f"its model lies in a folder of yours, {row['model']}; run it by its hub id, so that others can"
     if row["stale"] is None:
         yield f"the file of {method} is not here; submit it from the folder where you ran it"
     elif row["stale"]:
