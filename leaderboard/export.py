@@ -119,7 +119,7 @@ def _sampled(board: Board, groups: dict[str, Group]) -> Iterator[Sheet]:
             for one in shown:
                 found = True
                 yield Sheet("Samples", (name, name_of(run), one), list(samples.blocks(board, group, run, one)))
-    if not found:
+    if not found and groups:
         yield Sheet("Samples", ("none",), list(samples.blocks(board, next(iter(groups.values())), None, None)))
 
 
