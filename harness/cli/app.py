@@ -27,6 +27,7 @@ from harness.cli import (
     validate,
     verify,
 )
+from harness.cli.examples import show_examples
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ app.command("train-adapter")(train_adapter.train_adapter)
 app.add_typer(bridge.app, name="bridge")
 app.add_typer(database.app, name="db")
 app.add_typer(profile.app, name="profile")
+show_examples(app)
 
 
 @app.callback()
