@@ -97,7 +97,7 @@ def git_state(root: Path = ROOT) -> GitState:
     try:
         tracked = _git(root, "ls-files", "--error-unmatch", "harness/records.py")
         commit = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain")
+        changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")  # what ran, not what came out
     except FileNotFoundError:
         return GitState(None, None)
     if tracked is None or commit is None or changes is None:

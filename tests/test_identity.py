@@ -93,5 +93,8 @@ def test_git_state_names_the_commit_and_sees_changes(checkout):
     git("add", ".")
     git("commit", "-q", "-m", "ours")
     assert git_state(checkout).commit == git("rev-parse", "HEAD").strip() and git_state(checkout).dirty is False
+    (checkout / "results").mkdir()
+    (checkout / "results" / "new.json").write_text("")
+    assert git_state(checkout).dirty is False, "a result is no code"
     (checkout / "new.py").write_text("")
     assert git_state(checkout).dirty is True

@@ -266,3 +266,29 @@ def test_a_method_from_a_file_goes_from_an_empty_folder_onto_the_board(harness: 
     Path("demo.py").write_text(DEMO.replace("longest", "largest"))
     assert "is stale" in harness("submit", "./demo.py").err
     assert "is not the one that was run" in harness("verify", path, "--method", "./demo.py").complaint
+
+
+def test_what_is_wrong_with_a_submission_is_told_and_exits_1(results: Path, harness: Command, benchmark: Benchmark):
+    (batch,) = (results / "submissions").iterdir()
+    said = harness("validate", str(batch), "--json")
+    assert said.code == 0 and said.document == {"batches": 1, "runs": 4, "problems": [], "notes": [UNTRACKED]}
+    own = next(path for path in batch.glob("*.json") if '"divprune"' in path.read_text())
+    forge(batch, own.stem, score=1.0)
+    said = harness("validate", str(own), "--json")
+    assert said.code == 1 and "scores are not what the answers score" in said.err
+    assert {one["where"] for one in said.document["problems"]} == {batch.name, f"{batch.name}/{own.name}"}
+
+
+UNTRACKED = "git does not know this folder: whether an earlier submission was edited cannot be told"
+
+
+def test_submit_says_what_it_cannot_do(store: Store, benchmark: Benchmark, harness: Command, tmp_path: Path):
+    put(store, benchmark, spec_of(benchmark, "grid", limit=4), [True] * 8, spec_of(benchmark, "full"))
+    said = harness("submit", "grid", "--store", str(store.path))
+    assert said.code == 1 and "refused: grid:50%" in said.err and "without --limit" in said.err
+    assert "no run 'nothing'" in harness("submit", "nothing", "--store", str(store.path)).complaint
+    assert "named submissions" in harness("submit", "divprune", "--store", str(store.path), "--out", "x").complaint
+    assert not Path("results").exists()
+    said = harness("submit", "--store", str(store.path), "--json")
+    assert said.code == 0 and "refused: grid:50%" in said.err, "without words the others are submitted all the same"
+    assert len(said.document[0]["runs"]) == 4

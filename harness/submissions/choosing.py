@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ def choose(store: Store, words: Sequence[str] = ()) -> tuple[list[Chosen], list[
     Raises UnknownRun for a word that means none.
     """
     rows = rows_of(store)
-    picker = _Picker(store, newest(rows))
+    logs = cache(_slim)
+    picker = _Picker(store, newest(rows), logs)
     chosen, refused = [], []
     for row in _meant(rows, words):
         found = picker.pick(row)
@@ -71,6 +73,7 @@ class _Picker:
 
     store: Store
     rows: Sequence[Row]
+    logs: Callable[[Path], RunContents | None]
 
     def pick(self, row: Row) -> Chosen | Refused:
         name = f"{name_of(row)} ({row['run_id'][:8]})"
@@ -91,8 +94,7 @@ class _Picker:
         return next(self._controls(row, method), None)
 
     def _randoms(self, row: Row) -> list[RunContents]:
-        found = [one for one in self._controls(row, RANDOM)]
-        return sorted(found, key=lambda one: one.spec.seed)
+        return sorted(self._controls(row, RANDOM), key=lambda one: one.spec.seed)
 
     def _controls(self, row: Row, method: str) -> Iterator[RunContents]:
         keys = CELL if method == FULL else (*CELL, "budget")
@@ -103,11 +105,19 @@ class _Picker:
                     yield contents
 
     def _contents(self, row: Row) -> RunContents | None:
-        path = self.store.log_path(row["run_id"])
-        try:
-            return read_log(path) if path.is_file() else None
-        except CorruptLog:
-            return None
+        return self.logs(self.store.log_path(row["run_id"]))
+
+
+def _slim(path: Path) -> RunContents | None:
+    """What a log holds, without the masks, which are not submitted; None for one that is gone or torn."""
+    try:
+        contents = read_log(path) if path.is_file() else None
+    except CorruptLog:
+        return None
+    if contents is None:
+        return None
+    records = {name: replace(record, kept={}, merged={}) for name, record in contents.records.items()}
+    return replace(contents, records=records, latencies=(), resources=())
 
 
 def _faults(row: Row) -> Iterator[str]:
