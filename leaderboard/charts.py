@@ -81,7 +81,7 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
         )  # fmt: skip
     _titles(figure, x_title, y_title)
     if len(curves) > ABOVE:
-        _legend_beside(figure, len(curves))
+        _legend_beside(figure, len(curves) + bool(sure))
     if log:
         figure.update_xaxes(type="log", dtick=0.30103, tickformat=",.4~g")
     return figure
@@ -90,7 +90,7 @@ def trade_off(curves: Sequence[Curve], unpruned: float | None, x_title: str, y_t
 def _legend_beside(figure: go.Figure, entries: int) -> None:
     """A long legend, to the right of the chart and as high as it."""
     legend = {"orientation": "v", "yanchor": "top", "y": 1, "xanchor": "left", "x": 1.01}
-    figure.update_layout(legend=legend, height=max(HEIGHT, 110 + LEGEND_ROW * entries))
+    figure.update_layout(legend=legend, height=max(HEIGHT, 120 + LEGEND_ROW * entries), margin_t=20)
 
 
 def _curve(curve: Curve, apart: float) -> go.Scatter:

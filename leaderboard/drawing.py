@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
 
+LONG = 32  # letters of a cell that need a wide column
 LONGEST = 2000  # letters of a paragraph or cell that are sent to the browser
 
 
@@ -43,20 +45,19 @@ def _draw(block: Block) -> None:
             config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 3, "filename": name}}
             st.plotly_chart(figure, config=config, key=f"chart:{name}")
         case Table():
-            styles = {
-                name: st.column_config.NumberColumn(format=f"%.{digits}f")
-                for at, name in enumerate(block.columns)
-                if (digits := decimals(block, at)) is not None
-            }
-            shown = frame_of(block)
-            st.dataframe(
-                shown,
-                hide_index=True,
-                key=f"table:{block.name}",
-                placeholder="–",
-                column_config=styles,
-                width="stretch",
-            )
+            look = {"column_config": _styles(block), "placeholder": "–", "hide_index": True, "width": "stretch"}
+            st.dataframe(frame_of(block), key=f"table:{block.name}", **look)
+
+
+def _styles(table: Table) -> dict[str, Any]:
+    """Columns whose numbers end alike, and room for long texts."""
+    styles = {}
+    for at, name in enumerate(table.columns):
+        if (digits := decimals(table, at)) is not None:
+            styles[name] = st.column_config.NumberColumn(format=f"%.{digits}f")
+        elif max((len(row[at]) for row in table.rows if isinstance(row[at], str)), default=0) > LONG:
+            styles[name] = st.column_config.TextColumn(width="large")
+    return styles
 
 
 def frame_of(table: Table) -> pd.DataFrame:

@@ -37,12 +37,11 @@ def overlay(
 ) -> go.Figure:
     """The image as it is, then after each site with its units in their states. boxes: targets, in pixels."""
     titles = ["the image", *(f"{in_words(site)}<br>{_counted(states)}" for site, states in sites.items())]
-    columns = min(ACROSS, len(titles))
-    rows = -(-len(titles) // columns)
-    figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.16 / rows)
+    rows = -(-len(titles) // ACROSS)
+    figure = make_subplots(rows, ACROSS, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.16 / rows)
     source, (width, height) = _encoded(image), image.size
     for at in range(len(titles)):
-        place = {"row": at // columns + 1, "col": at % columns + 1}
+        place = {"row": at // ACROSS + 1, "col": at % ACROSS + 1}
         sizes = {"x": 0, "y": 0, "sizex": width, "sizey": height, "sizing": "stretch", "layer": "below"}
         figure.add_layout_image({"source": source, **sizes}, **place)
         whole = np.full(grid[0] * grid[1], KEPT, dtype=np.int8)
@@ -54,7 +53,7 @@ def overlay(
     figure.update_yaxes(range=[height, 0], visible=False, scaleratio=1, constrain="domain", constraintoward="top")
     for at in range(1, len(titles) + 1):
         figure.update_yaxes(
-            scaleanchor=f"x{at if at > 1 else ''}", row=(at - 1) // columns + 1, col=(at - 1) % columns + 1
+            scaleanchor=f"x{at if at > 1 else ''}", row=(at - 1) // ACROSS + 1, col=(at - 1) % ACROSS + 1
         )
     figure.update_layout(
         height=44 + rows * (SIDE + 44), margin={"l": 5, "r": 5, "t": 44, "b": 5},

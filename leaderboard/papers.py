@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from harness.report.markup import Markup, join, tag
@@ -14,16 +14,32 @@ from leaderboard.ranking import symbol
 
 UNPRUNED = "none"  # what a source's own baseline is called in the files
 SILENT = "not stated"
+FULL_ENOUGH = 0.6  # a table so full is left as it is
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def sources(numbers: Sequence[Printed], opened: int = 3) -> Markup:
-    """One part for each source and model, in the order of the files; open where there are at most `opened`."""
+def sources(numbers: Sequence[Printed], opened: int = 4) -> Markup:
+    """One part for each source and model, first-hand ones first; the first is open, or all if there are few."""
     found: dict[tuple[str, str], list[Printed]] = {}
     for number in numbers:
         found.setdefault((number.source, number.model), []).append(number)
-    shown = {"open": ""} if len(found) <= opened else {}
-    return tag("div", *(_source(source, model, own, shown) for (source, model), own in found.items()), class_="board")
+    order = sorted(found.items(), key=lambda part: (all(one.second_hand for one in part[1]), -len(part[1])))
+    parts = [
+        _source(source, model, own, {"open": ""} if at == 0 or len(order) <= opened else {})
+        for at, ((source, model), own) in enumerate(order)
+    ]
+    return tag("div", *parts, class_="board")
+
+
+def with_baselines(chosen: Sequence[Printed], everything: Sequence[Printed]) -> list[Printed]:
+    """The chosen numbers and what their sources print of the model without pruning in the same columns."""
+    places = {(one.source, one.model, _column(one)) for one in chosen}
+    kept = {id(one) for one in chosen}
+    return [
+        one
+        for one in everything
+        if id(one) in kept or (one.method == UNPRUNED and (one.source, one.model, _column(one)) in places)
+    ]
 
 
 def csv_of(numbers: Iterable[Printed]) -> str:
@@ -61,32 +77,52 @@ def _note(number: Printed) -> str:
 
 
 def _table(numbers: Sequence[Printed], notes: Mapping[str, str]) -> Markup:
-    columns = list(dict.fromkeys(_column(number) for number in numbers))
-    cells: dict[tuple[str, str], dict[str, list[Printed]]] = {}
+    """Benchmarks across; down where that would leave more cells empty."""
+    across = _filled(numbers, _row, _column)
+    down = across < FULL_ENOUGH and _filled(numbers, _row_with_benchmark, _metric) > across
+    row_of, column_of = (_row_with_benchmark, _metric) if down else (_row, _column)
+    columns = list(dict.fromkeys(map(column_of, numbers)))
+    cells: dict[tuple[str, ...], dict[str, list[Printed]]] = {}
     for number in numbers:
-        cells.setdefault((number.method, number.budget), {}).setdefault(_column(number), []).append(number)
-    head = tag(
-        "tr",
-        tag("th", "method", class_="words"),
-        tag("th", "budget", class_="words"),
-        *(tag("th", one) for one in columns),
-    )
+        cells.setdefault(row_of(number), {}).setdefault(column_of(number), []).append(number)
+    names = ("method", "budget", "benchmark") if down else ("method", "budget")
+    head = tag("tr", *(tag("th", name, class_="words") for name in names), *(tag("th", one) for one in columns))
     body = [
         tag(
             "tr",
-            tag("td", *_method(method), class_="words name"),
-            tag("td", budget, class_="words"),
+            tag("td", *_method(row[0]), class_="words name"),
+            *(tag("td", words, class_="words") for words in row[1:]),
             *(tag("td", *_values(own.get(column, ()), notes)) for column in columns),
         )
-        for (method, budget), own in cells.items()
+        for row, own in cells.items()
     ]
     return tag("table", tag("thead", head), tag("tbody", *body))
 
 
+def _filled(
+    numbers: Sequence[Printed], row_of: Callable[[Printed], object], column_of: Callable[[Printed], object]
+) -> float:
+    """The share of a table's cells that would hold a number."""
+    return len(numbers) / (len(set(map(row_of, numbers))) * len(set(map(column_of, numbers))))
+
+
+def _row(number: Printed) -> tuple[str, ...]:
+    return number.method, number.budget
+
+
+def _row_with_benchmark(number: Printed) -> tuple[str, ...]:
+    return number.method, number.budget, number.benchmark
+
+
+def _metric(number: Printed) -> str:
+    return f"{number.metric}, {number.unit}"
+
+
 def _column(number: Printed) -> str:
     """Benchmark, metric and unit; accuracy goes without saying."""
-    metric = "" if number.metric == "accuracy" else f" {number.metric}"
-    return f"{number.benchmark}{metric}, {number.unit}"
+    return (
+        f"{number.benchmark}, {number.unit}" if number.metric == "accuracy" else f"{number.benchmark} {_metric(number)}"
+    )
 
 
 def _method(method: str) -> list[object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
+from leaderboard.papers import csv_of, sources, with_baselines
 from leaderboard.published import FOLDERS, printed
 
 NUMBERS = printed()
@@ -66,3 +67,23 @@ def test_other_columns_are_refused(tmp_path: Path):
     (tmp_path / "x.csv").write_text("method,value\nfastv,1\n")
     with pytest.raises(HarnessError, match="expected the columns method, model"):
         printed(tmp_path)
+
+
+def test_a_table_has_benchmarks_across_unless_that_leaves_it_empty():
+    numbers = [number for number in NUMBERS if number.source.endswith("main table")]
+    table = str(sources(numbers))
+    assert ">benchmark</th>" in table and table.count("<tr>") == 1 + 32 and table.count(">–<") == 8
+    crpe = [number for number in numbers if number.benchmark == "CRPE"]
+    narrow = str(sources([number for number in crpe if number.metric == "accuracy"]))
+    assert ">CRPE, %</th>" in narrow and ">benchmark</th>" not in narrow
+
+
+def test_unpruned_rows_come_along_from_the_same_table_only():
+    chosen = [number for number in NUMBERS if number.method == "vprune" and number.source.endswith("main table")]
+    more = [number for number in with_baselines(chosen, NUMBERS) if number not in chosen]
+    assert more and {(n.method, n.source) for n in more} == {("none", chosen[0].source)}
+
+
+def test_the_csv_holds_every_number_and_its_source():
+    lines = csv_of(NUMBERS[:2]).splitlines()
+    assert len(lines) == 3 and lines[0].startswith("method,model,benchmark") and NUMBERS[0].method in lines[1]

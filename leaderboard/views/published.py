@@ -10,7 +10,7 @@ from leaderboard import filters
 from leaderboard.blocks import Block, File, Html, Words
 from leaderboard.data import Board
 from leaderboard.drawing import draw
-from leaderboard.papers import csv_of, sources
+from leaderboard.papers import csv_of, sources, with_baselines
 from leaderboard.published import Printed, printed
 
 ALL = "all"
@@ -30,7 +30,8 @@ def show(board: Board) -> None:
         with column:
             options = [ALL, *sorted({getattr(number, key) for number in numbers}, key=str.lower)]
             chosen[key] = filters.pick(key.capitalize(), f"paper-{key}", options)
-    draw(blocks([number for number in numbers if all(v in (ALL, getattr(number, k)) for k, v in chosen.items())]))
+    fitting = [number for number in numbers if all(v in (ALL, getattr(number, k)) for k, v in chosen.items())]
+    draw(blocks(with_baselines(fitting, numbers)))
 
 
 def blocks(numbers: list[Printed]) -> Iterator[Block]:

@@ -28,11 +28,14 @@ def blocks() -> Iterator[Block]:
     )
     yield Heading("A result that others can check")
     yield Prose(
-        "Hand on the run's log, `X.runs/RUN.jsonl` beside the store `X.duckdb`: every answer, every kept mask, the "
-        "machine and the hash of the code, each line with its checksum. Whoever gets it puts it into the folder of "
-        "their own store:"
+        "Every answer, the tokens that entered each layer, the machine and the hash of the code go into small files in "
+        "`results/submissions/`; send them as a pull request (`docs/submitting.md`). They are listed as "
+        "*self-reported*; when somebody has repeated a part of a run and found the same, as *verified*, and ranked "
+        "beside the runs of this store."
     )
-    yield Code("harness db rebuild")
+    yield Code(
+        "harness submit fastv:50%\nharness validate results/submissions\nharness verify results/submissions/BATCH"
+    )
     yield Heading("Results of other tools")
     yield Code("harness import results.json")
     yield Words("Scores of lmms-eval and VLMEvalKit are listed as self-reported: nobody measured their budget.")
