@@ -174,7 +174,9 @@ def _notes(a: Row, b: Row) -> Iterator[str]:
         if not _alike(a, b, key):
             yield f"{key.replace('_', ' ')}: {a[key]} against {b[key]}"
     tokens = [run["realised_tokens"] for run in (a, b)]
-    if "full" not in (a["method"], b["method"]) and abs(tokens[0] - tokens[1]) > 1:
+    if None in tokens:
+        yield "budgets that nobody measured"
+    elif "full" not in (a["method"], b["method"]) and abs(tokens[0] - tokens[1]) > 1:
         yield f"not at one budget: {tokens[0]:.1f} visual tokens a layer against {tokens[1]:.1f}"
     for run in {run["run_id"]: run for run in (a, b)}.values():
         if run["status"] == FAILED_BUDGET:

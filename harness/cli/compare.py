@@ -59,7 +59,7 @@ def _print(found: Versus) -> None:
         ("RA %, B / A [95 %]", "", _interval(found.ra, ".1f")),
         ("flips", "", f"{flips.lost} lost, {flips.gained} gained, {flips.same} neither"),
         ("loyalty %, same answer [95 %]", "", _interval(found.loyal, ".1f")),
-        ("visual tokens a layer", *(f"{run['realised_tokens']:.1f}" for run in (a, b))),
+        ("visual tokens a layer", *("–" if (k := run["realised_tokens"]) is None else f"{k:.1f}" for run in (a, b))),
     ]
     columns = ("", f"A: {name_of(a)}", f"B: {name_of(b)}")
     print_rows([dict(zip(columns, map(str, row), strict=True)) for row in rows], columns)

@@ -7,7 +7,7 @@ in the order in which the filters first occur in the results. Groups have no row
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +28,45 @@ def _read_file(file: Path) -> list[Reported]:
     told = _json(file)
     if not isinstance(told, dict) or not isinstance(told.get("results"), dict):
         raise HarnessError(f"{file} has no results; is it lmms-eval's?")
-    stamp = file.name.removesuffix("_results.json")
-    configs = told.get("configs") or {}
-    found = []
-    for task, values in told["results"].items():
-        metrics = by_filter(values)
-        samples = file.with_name(f"{stamp}_samples_{task}.jsonl")
-        blocks = _blocks(samples, list(metrics)) if samples.is_file() else {}
-        for name, known in metrics.items():
-            config = told.get("config") or {}
-            found.append(
-                Reported(
-                    tool="lmms-eval",
-                    model=str(told.get("model_name") or config.get("model") or "unknown"),
-                    benchmark=task if len(metrics) == 1 else f"{task}:{name}",
-                    metrics=known,
-                    n=len(blocks.get(name, ())) or _count(told, task),
-                    file=file,
-                    answers=_answers(blocks.get(name, ()), known, means_of(configs.get(task) or {})),
-                    settings={"model_args": str(config.get("model_args", "")), "limit": config.get("limit")},
-                    tool_version=str(told.get("git_hash", "")),
-                )
-            )
-    return found
+    groups = {name for name, tasks in (told.get("group_subtasks") or {}).items() if tasks}
+    tasks = [task for task in told["results"] if task not in groups]
+    return [found for task in tasks for found in _read_task(told, task, file)]
 
 
-def _blocks(file: Path, filters: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _read_task(told: Mapping[str, Any], task: str, file: Path) -> Iterator[Reported]:
+    """One run for each filter of a task."""
+    metrics, config = by_filter(told["results"][task]), told.get("config") or {}
+    rows = file.with_name(f"{file.name.removesuffix('_results.json')}_samples_{task}.jsonl")
+    known = _count(told, task)
+    blocks = _blocks(rows, list(metrics), known) if rows.is_file() else {}
+    means = means_of((told.get("configs") or {}).get(task) or {})
+    for name, values in metrics.items():
+        yield Reported(
+            tool="lmms-eval",
+            model=str(told.get("model_name") or config.get("model") or "unknown"),
+            benchmark=task if len(metrics) == 1 else f"{task}:{name}",
+            metrics=values,
+            n=len(blocks.get(name, ())) or known,
+            files=(file, rows) if blocks else (file,),
+            answers=_answers(blocks.get(name, ()), values, means),
+            settings={"model_args": str(config.get("model_args", ""))},
+            tool_version=str(told.get("git_hash") or ""),
+            limit=None if config.get("limit") is None else known,
+        )
+
+
+def _blocks(file: Path, filters: Sequence[str], known: int) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each filter. known: how many documents the results speak of, 0 where they do not."""
     rows = [_json_line(line, file, number) for number, line in enumerate(file.read_text().splitlines(), 1)]
     size, rest = divmod(len(rows), max(len(filters), 1))
     blocks = {name: rows[place * size : (place + 1) * size] for place, name in enumerate(filters)}
     ids = [[row["doc_id"] for row in block] for block in blocks.values()]
     if rest or any(one != ids[0] for one in ids):
         raise HarnessError(f"{file} has {len(rows)} rows for {len(filters)} filters, not as many for each; it is torn")
+    if known and size != known:
+        raise HarnessError(
+            f"{file} has rows on {size} documents, the results speak of {known}; it is torn, or two runs wrote into it"
+        )
     return blocks
 
 

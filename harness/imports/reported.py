@@ -37,9 +37,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reported:
-    """One tool's result on one benchmark. metrics: as reported, those in % as ratios. answers: () = only metrics.
+    """One tool's result on one benchmark. metrics: as reported, in the tool's own units. answers: () = only metrics.
 
-    settings: what is known of the model's arguments. file: where it was read.
+    settings: what is known of the model's arguments. files: where it was read. limit: None unless rows were left out.
     """
 
     tool: str
@@ -47,18 +47,20 @@ class Reported:
     benchmark: str
     metrics: Mapping[str, float]
     n: int
-    file: Path
+    files: Sequence[Path]
     answers: Sequence[Answer] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     tool_version: str = ""
+    limit: int | None = None
 
     @property
     def spec(self) -> RunSpec:
-        """Its identity: the same file read twice is one run."""
+        """Its identity: the same files read twice are one run."""
+        content = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
         questions = digest([(answer.id, answer.asked, answer.expected) for answer in self.answers])
         return RunSpec(
             method=f"reported:{self.tool}",
-            settings={**self.settings, "file_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()},
+            settings={**self.settings, "files_sha256": content},
             model=self.model,
             model_revision="unknown",
             benchmark=self.benchmark,
@@ -66,7 +68,7 @@ class Reported:
             budget_kind="unknown",
             budget_value=None,
             seed=0,
-            limit=None,
+            limit=self.limit,
             sample_ids=sample_ids_hash(answer.id for answer in self.answers),
             dtype="unknown",
             attention="unknown",
@@ -98,7 +100,7 @@ def keep(reported: Reported, store: Store) -> str:
     spec = reported.spec
     path = store.log_path(spec.run_id)
     if not path.exists():
-        here = Environment("unknown", {"source": reported.tool, "file": reported.file.name})
+        here = Environment("unknown", {"source": reported.tool, "files": [file.name for file in reported.files]})
         with RunLog.open(path, spec, here) as log:
             log.append(*map(_record, reported.answers))
             log.finish(reported.figures)
