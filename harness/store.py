@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from harness.tables import replace_runs
 
 DISTRIBUTION = "visual-token-pruning"
 LOCK_TIMEOUT_S = 30.0
+FILLERS = 2  # threads that rebuild a database: DuckDB works while another reads
 
 T = TypeVar("T")
 Reader = Callable[[Path], RunTexts | None]
@@ -175,23 +177,12 @@ class Store:
             leftover.unlink(missing_ok=True)
         with _connection(fresh) as connection:
             migrate(connection)
-            left_out: dict[Path, CorruptLog] = {}
-            runs = _replace_runs(connection, lambda read: self._readable_logs(read, left_out))
-        for problem in left_out.values():
+            runs, left_out = _fill(connection, sorted(self.log_folder.glob("*.jsonl")))
+        for problem in left_out:
             self._tell(f"left out: {problem}")
         _wal(self.path).unlink(missing_ok=True)  # it belongs to the database that goes
         os.replace(fresh, self.path)
         return runs
-
-    def _readable_logs(self, read: Reader, left_out: dict[Path, CorruptLog]) -> Iterator[RunTexts]:
-        for log in sorted(self.log_folder.glob("*.jsonl")):
-            try:
-                run = read(log)
-            except CorruptLog as problem:
-                left_out[log] = problem
-                continue
-            if run is not None:
-                yield run
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -250,18 +241,33 @@ def _replace_runs(connection: duckdb.DuckDBPyConnection, runs: Callable[[Reader]
 
 def _in_one_go(connection: duckdb.DuckDBPyConnection, runs: Iterable[RunTexts]) -> list[str]:
     connection.begin()
-    ids = replace_runs(connection, _one_ahead(runs))
+    ids = replace_runs(connection, runs)
     connection.commit()
     return ids
 
 
-def _one_ahead(runs: Iterable[RunTexts]) -> Iterator[RunTexts]:
-    """The same runs, the next one read while DuckDB works on this one."""
-    source = iter(runs)
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(next, source, None)
-        while (run := following.result()) is not None:
-            following = reader.submit(next, source, None)
+def _fill(connection: duckdb.DuckDBPyConnection, logs: Sequence[Path]) -> tuple[list[str], list[CorruptLog]]:
+    """Take logs into an empty database, side by side. Gives their run ids, and why others were left out."""
+    left_out: dict[Path, CorruptLog] = {}
+    with ThreadPoolExecutor(FILLERS) as fillers:
+        parts = [
+            fillers.submit(_replace_runs, connection.cursor(), partial(_readable, logs[first::FILLERS], left_out))
+            for first in range(FILLERS)
+        ]
+        return sorted(run_id for part in parts for run_id in part.result()), [left_out[log] for log in sorted(left_out)]
+
+
+def _readable(logs: Iterable[Path], left_out: dict[Path, CorruptLog], read: Reader) -> Iterator[RunTexts]:
+    """The logs that can be believed; why the others cannot goes into `left_out`."""
+    for log in logs:
+        try:
+            run = read(log)
+            if run is not None and run.spec.run_id != log.stem:
+                raise CorruptLog(f"{log} belongs to run {run.spec.run_id}; a copy of a log has no place here")
+        except CorruptLog as problem:
+            left_out[log] = problem
+            continue
+        if run is not None:
             yield run
 
 

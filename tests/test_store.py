@@ -148,6 +148,13 @@ def test_a_damaged_log_is_left_out_of_a_rebuild_and_named(store, told):
         store.ingest(bad)
 
 
+def test_a_copy_of_a_log_is_not_taken_for_another_run(store, told):
+    log = write_run(store.log_folder)
+    log.with_name("copy.jsonl").write_bytes(log.read_bytes())
+    assert store.rebuild() == [SPEC.run_id] and len(store.runs()) == 1
+    assert len(told) == 1 and f"copy.jsonl belongs to run {SPEC.run_id}" in told[0]
+
+
 def rewritten(log: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """The same log with its second record's data changed, every checksum right."""
     lines = log.read_text().splitlines(keepends=True)
