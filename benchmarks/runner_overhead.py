@@ -23,6 +23,7 @@ import torch
 from harness.accuracy import Answering, answer_all, sample_seed
 from harness.bench import Bench, Cell, open_bench
 from harness.budget import BudgetSpec
+from harness.cli.quiet import quiet_transformers
 from harness.records import Sample
 from harness.request import Request
 from harness.runlog import RunLog
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=40, help=f"of {BLOCK} samples")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    quiet_transformers()
     print(f"{'method':<12}{'runner / bare':>15}{'middle half':>18}{'ms a sample':>13}{'once a run, s':>15}")
     for method in asked.method:
         budget = BudgetSpec.parse("100%" if method == "full" else "50%")

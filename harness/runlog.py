@@ -79,7 +79,7 @@ class RunLog:
                 raise CorruptLog(f"{path} belongs to run {contents.spec.run_id}, not {spec.run_id}; {REMEDY}")
             log = cls(path, lock, contents)
             log._begin(spec, environment)
-        except BaseException:
+        except BaseException:  # whatever it was, Ctrl-C too: the lock goes back
             log.close() if log else lock.release()
             raise
         return log

@@ -126,7 +126,7 @@ def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
     if report.disk_full:
         raise DiskFull(f"{report.stopped}\n{_resume()}")
     if report.stopped:
-        raise Interrupted(f"{report.stopped}; nothing is lost\n{_resume()}")
+        raise Interrupted(f"{report.stopped}\n{_resume()}")
     if told["failed"]:
         raise typer.Exit(1)
 

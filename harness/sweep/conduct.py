@@ -81,7 +81,7 @@ def conduct(
     sweep.take_in_what_waits()
     schedule, seconds = sweep.schedule, time.monotonic() - began
     stopped = schedule.stopped
-    message = "" if stopped is None else stopped.message or "stopped"
+    message = "" if stopped is None else stopped.message or "stopped; nothing is lost"
     is_full = stopped is not None and stopped.status == DISK_FULL
     return Report(tuple(schedule.cells.values()), message, is_full, schedule.left_s, seconds)
 
