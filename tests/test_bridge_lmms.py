@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -164,9 +164,52 @@ def test_a_crash_at_the_sixth_sample_keeps_five(
 
     monkeypatch.setattr(task.theirs, "doc_to_messages", torn)
     with pytest.raises(OSError, match="truncated"):
-        bridge_of(Notes()).run(task, request_of("full", "100%"))
+        bridge_of(Notes()).run(replace(task, opened=lambda: task.theirs), request_of("full", "100%"))
     [log] = (tmp_path / "store.runs").glob("*.jsonl")
     assert len(read_log(log).records) == 5
+
+
+TALLY = """
+from lmms_eval.tasks._task_utils.file_utils import generate_submission_file
+from lmms_eval.tasks.pope.utils import pope_doc_to_text, pope_doc_to_visual, pope_process_results
+ALL = []
+
+def share(results, args):
+    ALL.extend(result["score"] for result in results)
+    with open(generate_submission_file("answers.txt", args), "w") as file:
+        file.write(str(len(ALL)))
+    return sum(ALL) / len(results)
+"""
+
+
+def test_scoring_that_keeps_counts_in_its_module_sees_one_run_and_writes_beside_its_log(
+    manager: TaskManager, bridge_of, folder: Path
+):
+    place = pope(
+        folder / "tally",
+        suite_rows(4),
+        "tally",
+        f"metric_list: [{{metric: acc, aggregation: !function "
+        f"tally.share, higher_is_better: true}}]\nprocess_results: !function tally.score\n{BARE}",
+    )
+    (place / "tally.py").write_text(
+        TALLY + "\ndef score(doc, results):\n    return {'acc': pope_process_results(doc, results)['pope_accuracy']}\n"
+    )
+    other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False, model_name="qwen3_vl")
+    bridge = bridge_of(Notes())
+    told = bridge.run(task_of(other, "tally"), request_of("divprune"))
+    assert told.full.figures.accuracy == told.full.figures.metrics["acc"] == 0.75
+    assert told.run.figures.accuracy == told.run.figures.metrics["acc"]
+    for run in bridge.store.runs()["run_id"]:
+        assert (bridge.store.log_folder / run / "submissions/answers.txt").read_text() == "4"
+
+
+def test_what_may_guess_or_ask_a_judge_is_flagged(folder: Path, manager: TaskManager):
+    assert task_of(manager).flags == ()
+    place = pope(folder / "guess", plain_rows(2), "guess", "process_results: !function guess.score\n")
+    (place / "guess.py").write_text("import random\n\ndef score(doc, results):\n    return random.choice(results)\n")
+    other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False, model_name="qwen3_vl")
+    assert task_of(other, "guess").flags == ("random_fallback",)
 
 
 METHOD = """

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from harness.accuracy import Stop, Watcher
@@ -104,25 +105,31 @@ class Bridge:
     def _their_evaluator(self, task: Task, cell: Cell, answer: Answer, log: RunLog) -> Mapping[str, Any]:
         from lmms_eval.evaluator import simple_evaluate
 
-        adapter = Adapter(answer, task.theirs, log, cell.request.seed, (self.watcher, self.stop))
-        adapter.is_simple = self.host.is_simple
         with redirect_stdout(sys.stderr):
+            theirs = task.opened()
+            adapter = Adapter(answer, theirs, log, cell.request.seed, (self.watcher, self.stop))
+            adapter.is_simple = self.host.is_simple
             return simple_evaluate(
                 model=adapter,
-                tasks=[task.theirs],
+                tasks=[theirs],
                 task_manager=self.manager,
                 limit=cell.request.limit,
                 use_cache=None,
                 log_samples=True,
                 bootstrap_iters=0,
                 process_docs_parallel=1,
-                cli_args=None,
+                cli_args=_their_arguments(log.path.with_suffix("")),
             )
 
     def _environment(self, task: Task) -> Environment:
         here = environment()
         bridge = {"tool": f"lmms-eval {VERSION}", "prompt_as": self.prompt_as, "flags": list(task.flags)}
         return Environment(here.machine_id, {**here.facts, "bridge": bridge})
+
+
+def _their_arguments(folder: Path) -> SimpleNamespace:
+    """What their scoring reads of their command line: where it may write files for a test server, and little else."""
+    return SimpleNamespace(output_path=str(folder), process_with_media=True, log_samples_suffix="", model="pruned")
 
 
 def _read(path: Path) -> RunContents:

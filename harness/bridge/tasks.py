@@ -30,13 +30,15 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Task:
-    """One of their tasks, opened. theirs: their object.
+    """One of their tasks. theirs: their object; opened: another one of it, for an evaluation of its own.
 
+    Their scoring may keep counts in its module (OCRBench does), so an object that has scored a run scores no other.
     revision: changes with the rows that are asked, the task's config and code, the prompt profile, and the bridge.
     flags: "random_fallback" where unparsed answers may be guessed, "judge" where another model may score.
     """
 
     theirs: Any
+    opened: Callable[[], Any]
     name: str
     revision: str
     samples: tuple[Sample, ...]
@@ -52,20 +54,23 @@ def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -
 
     manager: lmms-eval's TaskManager; what their loaders raise comes through.
     """
-    from lmms_eval.tasks import get_task_dict
-
     if word not in manager.all_tasks:
         raise UnknownBenchmark(f"lmms-eval has no task {word!r}; nearest: {nearest(word, manager.all_tasks)}")
-    found = get_task_dict([word], manager, "simple" if is_simple else "chat")
-    return [_opened(task, limit) for task in _leaves(found)]
+
+    def load() -> dict[str, Any]:
+        from lmms_eval.tasks import get_task_dict
+
+        return dict(_leaves(get_task_dict([word], manager, "simple" if is_simple else "chat")))
+
+    return [_task(theirs, lambda name=name: load()[name], limit) for name, theirs in load().items()]
 
 
-def _leaves(found: Mapping[Any, Any]) -> Iterator[Any]:
+def _leaves(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for task in found.values():
-        yield from _leaves(task) if isinstance(task, Mapping) else (task,)
+        yield from _leaves(task) if isinstance(task, Mapping) else ((task.config.task, task),)
 
 
-def _opened(theirs: Any, limit: int | None) -> Task:
+def _task(theirs: Any, opened: Callable[[], Any], limit: int | None) -> Task:
     name = theirs.config.task
     if theirs.OUTPUT_TYPE != "generate_until":
         raise UsageError(f"{name} is of the kind {theirs.OUTPUT_TYPE}; the bridge takes generate_until alone")
@@ -75,6 +80,7 @@ def _opened(theirs: Any, limit: int | None) -> Task:
     scoring = _files(_callables([theirs.config.process_results, theirs.config.metric_list]))
     return Task(
         theirs,
+        opened,
         f"lmms:{name}@{VERSION}",
         _revision(theirs, count),
         tuple(_sample(sample_id(split, number), doc) for number, doc in enumerate(islice(docs, count))),
