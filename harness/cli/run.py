@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +20,9 @@ from harness.cli.quiet import quiet_profiler
 from harness.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
+
+if TYPE_CHECKING:
+    from harness.comparison import Comparison
 
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
@@ -58,8 +65,6 @@ def run(
     model = f"{model}@{revision}" if revision else model
     if profile is not None:
         quiet_profiler()
-    from torch import OutOfMemoryError
-
     from harness.benchmarks.suites import find_suite
     from harness.blind import run_blind
     from harness.cli.method_errors import method_errors
@@ -67,68 +72,72 @@ def run(
     from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
     from harness.cli.suite_telling import print_suite
-    from harness.cli.telling import print_comparison, tell_next
-    from harness.comparison import document
     from harness.profiling import profile_request, sources_opened_once
     from harness.request import Request
     from harness.runner import run as run_request
-    from harness.settings import parse_settings
     from harness.suite import requests_of, run_suite
     from harness.timing import protocol_for
-    from methods import get
 
     preset = find_suite(suite) if suite is not None else None
     quiet_transformers()
-    opened = open_store(store)
-    where = device_of(device)
+    opened, where, sources = open_store(store), device_of(device), sources_opened_once()
     timing = None if no_timing else protocol_for(where, pairs, sessions, minutes)
-    with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
-        name = method if ".py" in method else method.partition(":")[0]
-        typed = parse_settings(name, get(name), settings or ())
+    with method_errors(), _explained(where), _stoppable() as stop:
         request = Request(
-            method,
-            asked,
-            model,
-            benchmark,
-            typed,
-            seed,
-            limit,
-            dtype,
-            where,
-            attention,
-            image_backend,
-            data_dir=data_dir and str(data_dir),
+            method, asked, model, benchmark, _typed(method, settings), seed, limit, dtype, where, attention,
+            image_backend, data_dir=data_dir and str(data_dir),
+        )  # fmt: skip
+        run_one = partial(
+            run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources, told=tell
         )
-        try:
-            sources = sources_opened_once()
-            run_one = partial(
-                run_request,
-                store=opened,
-                watcher=Bar(),
-                timing=timing,
-                force=force,
-                stop=stop,
-                sources=sources,
-                told=tell,
-            )
-            if preset is not None:
-                requests = requests_of(preset, request, _chosen(context))
-                cells = run_suite(preset, requests, run_one, sources, opened.log_path)
-                raise typer.Exit(0 if print_suite(preset, cells, json) else 1)
-            comparison = run_blind(request, opened, Bar(), stop, sources) if blind else run_one(request)
-            if profile is not None:
-                profile_request(request, profile, sources)
-        except Interrupted as error:
-            raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
-        except OutOfMemoryError as error:
-            raise EnvironmentProblem(
-                f"{where} ran out of memory; try --dtype bfloat16 or a smaller model; what was answered is kept"
-            ) from error
+        if preset is not None:
+            requests = requests_of(preset, request, _chosen(context))
+            cells = run_suite(preset, requests, run_one, sources, opened.log_path)
+            raise typer.Exit(0 if print_suite(preset, cells, json) else 1)
+        comparison = run_blind(request, opened, Bar(), stop, sources) if blind else run_one(request)
+        if profile is not None:
+            profile_request(request, profile, sources)
+    _tell(comparison, opened.path, profile, json)
+
+
+def _stoppable() -> AbstractContextManager[Callable[[], bool]]:
+    return graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once"))
+
+
+@contextmanager
+def _explained(device: str) -> Iterator[None]:
+    """Say how to go on after Ctrl-C, or without enough memory."""
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
+    except OutOfMemoryError as error:
+        raise EnvironmentProblem(
+            f"{device} ran out of memory; try --dtype bfloat16 or a smaller model; what was answered is kept"
+        ) from error
+
+
+def _typed(method: str, words: list[str] | None) -> Mapping[str, Any]:
+    """The settings of a method, from words. Raises UsageError, UnknownMethod."""
+    from harness.settings import parse_settings
+    from methods import get
+
+    name = method if ".py" in method else method.partition(":")[0]
+    return parse_settings(name, get(name), words or ())
+
+
+def _tell(comparison: Comparison, store: Path, profile: Path | None, json: bool) -> None:
+    """Print what a run found and what to type next; leave with 1 if it missed its budget."""
+    from harness.cli.telling import print_comparison, tell_next
+    from harness.comparison import document
+
     if json:
         print_json(document(comparison))
     else:
         print_comparison(comparison)
-        tell_next(comparison, opened.path)
+        tell_next(comparison, store)
     if profile is not None:
         tell(f"next: {shlex.join(['harness', 'profile', 'show', str(profile)])}")
     if comparison.run.figures.status == FAILED_BUDGET:
