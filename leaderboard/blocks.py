@@ -20,10 +20,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph, shown letter by letter whatever it holds."""
+    """A paragraph, shown letter by letter whatever it holds. lead: a page's result in a sentence."""
 
     text: str
-    kind: Literal["plain", "soft", "note", "warning"] = "plain"
+    kind: Literal["lead", "plain", "soft", "note", "warning"] = "plain"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ import streamlit as st
 
 from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
 
+_LOOKS = {"lead": "font-size:1.15rem;font-weight:600", "plain": "", "soft": "opacity:.68"}
 LONG = 32  # letters of a cell that need a wide column
+LETTER, WIDEST = 8, 700  # pixels
 LONGEST = 2000  # letters of a paragraph or cell that are sent to the browser
 
 
@@ -31,8 +33,8 @@ def _draw(block: Block) -> None:
     match block:
         case Heading(text):
             st.html(f"<h3>{_escaped(text)}</h3>")
-        case Words(text, "plain" | "soft" as kind):
-            st.html(f'<p style="opacity:{1 if kind == "plain" else 0.68};margin:0">{_escaped(cut(text))}</p>')
+        case Words(text, "lead" | "plain" | "soft" as kind):
+            st.html(f'<p style="margin:0;{_LOOKS[kind]}">{_escaped(cut(text))}</p>')
         case Words(text, kind):
             (st.warning if kind == "warning" else st.info)(_plain_markdown(cut(text)))
         case Prose(markdown):
@@ -55,8 +57,8 @@ def _styles(table: Table) -> dict[str, Any]:
     for at, name in enumerate(table.columns):
         if (digits := decimals(table, at)) is not None:
             styles[name] = st.column_config.NumberColumn(format=f"%.{digits}f")
-        elif max((len(row[at]) for row in table.rows if isinstance(row[at], str)), default=0) > LONG:
-            styles[name] = st.column_config.TextColumn(width="large")
+        elif (longest := max((len(row[at]) for row in table.rows if isinstance(row[at], str)), default=0)) > LONG:
+            styles[name] = st.column_config.TextColumn(width=min(LETTER * longest, WIDEST))
     return styles
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from harness.report.gather import Group
 from harness.selecting import Row
 from leaderboard.data import Board, group_of
-from leaderboard.ranking import budgets_of
+from leaderboard.ranking import budgets_of, middle_of
 from leaderboard.suites import suite_group, suites_of
 
 _KEPT = "filter:"  # where a choice waits while another page is shown
@@ -43,8 +43,14 @@ def pick_group(board: Board, suites: bool = False) -> tuple[str, Group]:
 def pick_budget(group: Group) -> str | None:
     """The chosen budget of a group."""
     budgets = budgets_of(group.lines)
-    middle = max(len(budgets) - 1, 0) // 2
-    return pick("Budget", "budget", budgets, middle, help="Visual tokens that a layer of the LLM sees on average.")
+    middle = middle_of(budgets)
+    return pick(
+        "Budget",
+        "budget",
+        budgets,
+        budgets.index(middle) if middle else 0,
+        help="Visual tokens that a layer of the LLM sees on average.",
+    )
 
 
 def pick_run(label: str, name: str, runs: Sequence[tuple[str, Row]], default: int = 0) -> Row | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report.gather import FULL, Line
-from harness.report.markup import Markup, join, tag
+from harness.report.markup import Markup, tag
 from harness.selecting import Row
 from harness.submissions import SELF_REPORTED, VERIFIED
 from leaderboard.palette import Mark, mark_of
@@ -145,6 +145,6 @@ def budgets_of(lines: Sequence[Line]) -> list[str]:
     return sorted(found, key=lambda budget: -found[budget])
 
 
-def joined(*parts: Markup) -> Markup:
-    """Several pieces of markup as one."""
-    return join(*parts)
+def middle_of(budgets: Sequence[str]) -> str | None:
+    """The budget to begin with: neither so many tokens that all methods are alike, nor so few that all fail."""
+    return budgets[(len(budgets) - 1) // 2] if budgets else None

@@ -15,6 +15,7 @@ from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, against
 from leaderboard.drawing import draw
+from leaderboard.ranking import budgets_of, middle_of
 
 SHOWN = 200  # flipped questions that are listed
 
@@ -32,9 +33,10 @@ def show(board: Board) -> None:
 
 
 def best(group: Group) -> int:
-    """The place of the most interesting run to begin with: the best method at any budget, else the second run."""
-    ranked = [at for at, line in enumerate(group.lines) if line.rank and line.rank[0] == 1]
-    return ranked[0] if ranked else 1
+    """The place of the most interesting run to begin with: the best at the middle budget, else the second run."""
+    budget = middle_of(budgets_of(group.lines))
+    first = (at for at, line in enumerate(group.lines) if line.rank and line.rank[0] == 1)
+    return next((at for at in first if group.lines[at].run["budget"] == budget), 1)
 
 
 def blocks(board: Board, group: Group, a: Row | None, b: Row | None) -> Iterator[Block]:
@@ -43,7 +45,8 @@ def blocks(board: Board, group: Group, a: Row | None, b: Row | None) -> Iterator
         yield Words("Two finished runs are needed: harness run --budget 50%", "note")
         return
     found, answers = against(board.place, a["run_id"], b["run_id"])
-    yield Words(f"{found.verdict[:1].upper()}{found.verdict[1:]}.")
+    verdict = found.verdict.replace("no ", "No ", 1) if found.verdict.startswith("no ") else found.verdict
+    yield Words(f"{verdict}.", "lead")
     for note in found.notes:
         yield Words(note, "soft")
     yield Table(("", "value"), _figures(found), "comparison")

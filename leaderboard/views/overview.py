@@ -58,7 +58,7 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
     else:
         if lines[0].run["provenance"] == SELF_REPORTED:
             yield Words(SENT, "note")
-        yield Words(answer(lines))
+        yield Words(answer(lines), "lead")
         yield Html(ranking(lines, full_of(group)))
         indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""
         how = OF_SUITE if isinstance(group, SuiteGroup) else HOW

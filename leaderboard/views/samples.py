@@ -17,7 +17,7 @@ from leaderboard.kept import GONE, KEPT, grid_of, stages
 from leaderboard.overlay import key, overlay
 from leaderboard.palette import mark_of
 from leaderboard.questions import image_of, question_of
-from leaderboard.ranking import budgets_of
+from leaderboard.ranking import budgets_of, middle_of
 
 WHICH = ("all", "lost by pruning", "gained by pruning", "wrong")
 MOST = 1000  # samples in the list
@@ -41,8 +41,8 @@ def show(board: Board) -> None:
 def first_pruner(runs: list[tuple[str, Row]], budgets: Sequence[str]) -> int:
     """The place of the first run that is no control, at the middle one of the budgets where there is one."""
     ours = [at for at, (_, run) in enumerate(runs) if not mark_of(run["method"]).control]
-    middle = budgets[(len(budgets) - 1) // 2] if budgets else ""
-    return next((at for at in ours if runs[at][1]["budget"] == middle), next(iter(ours), 0))
+    middle = [at for at in ours if runs[at][1]["budget"] == middle_of(budgets)]
+    return next(iter(middle or ours), 0)
 
 
 def samples_of(board: Board, group: Group, run: Row | None, which: str) -> list[str]:
