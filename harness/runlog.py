@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from harness.errors import CorruptLog, DiskFull, StoreLocked
 from harness.figures import Environment, Figures, ResourceRow
 from harness.log_contents import LOG_VERSION, REMEDY, RunContents, encode_line, read_log
+from harness.places import without_home
 from harness.records import LatencyRow, Record, RunSpec
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,7 +92,8 @@ class RunLog:
 
     def finish(self, figures: Figures) -> None:
         """Write the footer and sync the log to the disk. Not-a-number becomes null. Raises DiskFull, the log intact."""
-        self._write(encode_line("footer", {"figures": _without_nan(asdict(figures)), "finished_at": _now()}))
+        told = asdict(figures) | {"message": without_home(figures.message)}
+        self._write(encode_line("footer", {"figures": _without_nan(told), "finished_at": _now()}))
         os.fsync(self._file)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ def get(name: str) -> type[Pruner]:
     """
     path, _, class_name = name.partition(":")
     if path.endswith(".py"):
-        return _only_pruner(_load(Path(path)), path, class_name)
+        return _only_pruner(_load(Path(path).expanduser()), path, class_name)
     shipped, others = name in names(), plugins()
     claimed = ["this project"] * shipped + [provider(entry) for entry in others.get(name, ())]
     if len(claimed) > 1:

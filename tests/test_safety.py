@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 from commands import Command, commands_over
+from logged_runs import HERE, SPEC
 from PIL import Image
 
 from harness.authoring import Scaffold, write
 from harness.errors import CorruptCheckpoint, HarnessError, UndecodableImage
+from harness.figures import ERROR, Figures
 from harness.measure.machine import machine
 from harness.models.loading import open_model
 from harness.places import recorded_method, without_home
 from harness.reference.paths import MODEL_A
+from harness.runlog import RunLog
 from harness.train.examples import _from_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,8 +73,20 @@ def test_no_record_names_the_user_or_a_secret(
     assert any(b"cannot decode" in content for content in written.values())
     for secret in (b"somebody", b"hf_verysecret"):
         assert [name for name, content in written.items() if secret in content] == []
+    monkeypatch.chdir(store)
+    again = harness("run", "--method", "~/demo.py", "--model", "~/model", "--benchmark", str(home / "questions"),
+                    "--no-timing", "--json")  # fmt: skip
+    assert again.code == 0 and again.document["run_id"] == said.document["run_id"]  # what a record says can be opened
     stale = {row["method"]: row["stale"] for row in harness("list", "runs", "--json").document}
     assert stale == {"full": False, "random": False, "~/demo.py": False}  # its file is found again
+
+
+def test_the_message_of_a_run_names_no_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    path = tmp_path / "run.jsonl"
+    with RunLog.open(path, SPEC, HERE) as log:
+        log.finish(Figures(ERROR, "no weights in /home/ann/model; is it complete?"))
+    assert "no weights in ~/model;" in path.read_text() and "ann/" not in path.read_text()
 
 
 def test_a_machine_says_neither_its_name_nor_its_user(monkeypatch: pytest.MonkeyPatch):

@@ -209,7 +209,9 @@ def resolve(name: str | Path) -> str:
     published = catalogue.find(short)
     if published is not None:
         return published.hub_id + at + revision
-    if Path(text).is_dir() or (text.count("/") == 1 and not text.startswith((".", "/", "~"))):
+    if Path(text).expanduser().is_dir():  # records say ~ for the home folder
+        return str(Path(text).expanduser())
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return text
     known = [*EMBEDDED, *catalogue.names()]
     raise UnknownModel(
