@@ -149,6 +149,11 @@ def controls_gone(victim: Victim) -> None:
         forge_rows(victim.batch, run_id, lambda rows: [])
 
 
+def own_gone(victim: Victim) -> None:
+    victim.document.unlink()
+    forge_rows(victim.batch, victim.own, lambda rows: [])
+
+
 def full_is_random(victim: Victim) -> None:
     controls = json.loads(victim.document.read_text())["controls"]
     named = {key: controls["random"][0][key] for key in ("run_id", "samples_sha256")}
@@ -236,6 +241,7 @@ HOSTILE: dict[str, tuple[Callable[[Victim], None], str]] = {
     "sample twice": (rows(lambda found: [*found[1:], found[1]]), "1 of its sample ids stand twice"),
     "order": (rows(lambda found: [{**row, "position": 7 - row["position"]} for row in found]), "spec.sample_ids"),
     "rows of nobody": (rows(lambda found: [{**row, "run_id": SQL} for row in found]), "rows are of no run here"),
+    "a run less": (own_gone, "it should be named reference-a-reference-"),
     "rows of another document": (part(samples={"sha256": "0" * 64}), "samples.sha256 differs"),
     # controls
     "no controls": (part(controls={"random": []}), "it names no random run at its budget"),

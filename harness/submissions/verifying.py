@@ -79,8 +79,8 @@ def repeat(
 ) -> Repetition:
     """Answer `samples` questions of a run again, drawn by `seed`.
 
-    method: its file, for a run of a method from a file; model: a folder or name where its weights lie, if elsewhere.
-    Raises UsageError when the method, model or benchmark at hand is not the submitted one.
+    method: the file of a run whose method is from a file, without meaning for others; model: where its weights lie,
+    if not under its name. Raises UsageError, EnvironmentProblem where what is at hand is not what was submitted.
     """
     request = _request(claim, method, model, data_dir, device)
     bench = open_bench(request, sources)
@@ -107,9 +107,10 @@ def write_verification(folder: Path, found: Repetition) -> Path:
 
 def _request(claim: Claim, method: str | None, model: str | None, data_dir: Path | None, device: str | None) -> Request:
     spec = claim.spec
-    named = method or spec.method
-    if spec.method.startswith("./") and method is None:
+    from_file = spec.method.startswith("./")
+    if from_file and method is None:
         raise UsageError(f"the run is of a method from a file, {spec.method}; give the file: --method PATH")
+    named = method if from_file and method is not None else spec.method
     if file_hash(source_of(named)) != claim.document["method"]["file_sha256"]:
         raise UsageError(f"the file of {named} is not the one that was run (method.file_sha256); check out its commit")
     return Request(
