@@ -249,12 +249,14 @@ def _in_one_go(connection: duckdb.DuckDBPyConnection, runs: Iterable[RunTexts]) 
 def _fill(connection: duckdb.DuckDBPyConnection, logs: Sequence[Path]) -> tuple[list[str], list[CorruptLog]]:
     """Take logs into an empty database, side by side. Gives their run ids, and why others were left out."""
     left_out: dict[Path, CorruptLog] = {}
+
+    def fill(first: int) -> list[str]:
+        with connection.cursor() as cursor:  # closed: one that stays open would keep the last rows out of the file
+            return _replace_runs(cursor, partial(_readable, logs[first::FILLERS], left_out))
+
     with ThreadPoolExecutor(FILLERS) as fillers:
-        parts = [
-            fillers.submit(_replace_runs, connection.cursor(), partial(_readable, logs[first::FILLERS], left_out))
-            for first in range(FILLERS)
-        ]
-        return sorted(run_id for part in parts for run_id in part.result()), [left_out[log] for log in sorted(left_out)]
+        runs = [run_id for part in fillers.map(fill, range(FILLERS)) for run_id in part]
+    return sorted(runs), [left_out[log] for log in sorted(left_out)]
 
 
 def _readable(logs: Iterable[Path], left_out: dict[Path, CorruptLog], read: Reader) -> Iterator[RunTexts]:
