@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 import checkpoints
+import datasets
 from commands import Command, commands_in
+from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
@@ -24,7 +26,7 @@ from harness.bridge.ours import Ours
 from harness.bridge.tasks import Task, open_tasks
 from harness.bridge.wrapped import open_wrapped
 from harness.budget import BudgetSpec
-from harness.errors import Interrupted, UnknownBenchmark, UsageError
+from harness.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
 from harness.log_contents import read_log
 from harness.models.loading import OpenModel
 from harness.request import Request
@@ -33,6 +35,7 @@ from harness.store import Store
 pytestmark = pytest.mark.proof
 ROWS = 8
 BARE = "lmms_eval_specific_kwargs: {default: {pre_prompt: '', post_prompt: ''}}\n"  # as the embedded model was taught
+SHORT = "generation_kwargs: {max_new_tokens: 6}\n"  # a model that knows nothing does not know when to stop
 THEIR_PROMPT = "\nAnswer the question using a single word or phrase."
 
 
@@ -63,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("LMMS_EVAL_DATASETS_CACHE", str(place / "cache"))
         pope(place, suite_rows(ROWS))
         pope(place, suite_rows(ROWS), "pope_bare", BARE)
-        pope(place, plain_rows(4), "pope_plain")
+        pope(place, plain_rows(4), "pope_plain", SHORT)
         yield place
 
 
@@ -322,6 +325,22 @@ def test_tasks_that_are_unknown_or_of_another_kind_are_named(manager: TaskManage
     other = TaskManager("ERROR", include_path=[str(folder / "more")], include_defaults=False)
     with pytest.raises(UsageError, match="choices is of the kind multiple_choice"):
         task_of(other, "choices")
+
+
+def test_what_a_task_lacks_is_named(folder: Path, manager: TaskManager, monkeypatch: pytest.MonkeyPatch):
+    place = pope(folder / "lacking", plain_rows(2), "lacking", "process_results: !function lacking.score\n")
+    (place / "lacking.py").write_text("import no_such_package\n")
+    other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False)
+    with pytest.raises(EnvironmentProblem, match=r"lacking imports what is not here .*no_such_package"):
+        task_of(other, "lacking")
+
+    def offline(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.setattr(ConfigurableTask.download.retry, "sleep", lambda seconds: None)
+    with pytest.raises(BenchmarkUnavailable, match=r"data of pope_bare are neither .* \(no network\)"):
+        task_of(manager)
 
 
 def test_a_benchmarks_revision_changes_with_rows_prompt_and_limit_and_not_with_its_place(

@@ -123,7 +123,12 @@ class Bridge:
 
     def _environment(self, task: Task) -> Environment:
         here = environment()
-        bridge = {"tool": f"lmms-eval {VERSION}", "prompt_as": self.prompt_as, "flags": list(task.flags)}
+        bridge = {
+            "tool": f"lmms-eval {VERSION}",
+            "prompt_as": self.prompt_as,
+            "flags": list(task.flags),
+            "pixels": str(self.host.model.processor.image_processor.size),
+        }
         return Environment(here.machine_id, {**here.facts, "bridge": bridge})
 
 

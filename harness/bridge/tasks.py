@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.bridge.installed import VERSION
 from harness.bridge.said import sample_id
-from harness.errors import UnknownBenchmark, UsageError, nearest
+from harness.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
 from harness.records import Sample, digest
 
 # keys of a task's config that are left out of its revision: the rows themselves and the prompt in force count instead
@@ -50,19 +50,34 @@ class Task:
 
 
 def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -> list[Task]:
-    """The task of that name, or those of the group. Raises UnknownBenchmark, UsageError for tasks without answers.
+    """The task of that name, or those of the group. manager: lmms-eval's TaskManager.
 
-    manager: lmms-eval's TaskManager; what their loaders raise comes through.
+    Raises UnknownBenchmark, UsageError for tasks that generate no answers, BenchmarkUnavailable where the data cannot
+    be had, EnvironmentProblem where the task's code imports what is not here.
     """
     if word not in manager.all_tasks:
         raise UnknownBenchmark(f"lmms-eval has no task {word!r}; nearest: {nearest(word, manager.all_tasks)}")
 
     def load() -> dict[str, Any]:
-        from lmms_eval.tasks import get_task_dict
-
-        return dict(_leaves(get_task_dict([word], manager, "simple" if is_simple else "chat")))
+        return dict(_leaves(_loaded(manager, word, "simple" if is_simple else "chat")))
 
     return [_task(theirs, lambda name=name: load()[name], limit) for name, theirs in load().items()]
+
+
+def _loaded(manager: Any, word: str, kind: str) -> Mapping[Any, Any]:
+    from lmms_eval.tasks import get_task_dict
+    from tenacity import RetryError
+
+    try:
+        return get_task_dict([word], manager, kind)
+    except ImportError as error:
+        raise EnvironmentProblem(f"{word} imports what is not here ({error}); docs/lmms.md has a list") from error
+    except RetryError as error:
+        why = str(error.last_attempt.exception()).partition("\n")[0]
+        raise BenchmarkUnavailable(
+            f"the data of {word} are neither in the local cache nor to be had ({why}); fetch them where there is a "
+            "network, or write a task file for a mirror (docs/lmms.md)"
+        ) from error
 
 
 def _leaves(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
