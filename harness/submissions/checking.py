@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import digest
+from harness.submissions.bounds import row_problems
 from harness.submissions.claims import (
     Claim,
     budget_problems,
@@ -18,7 +19,6 @@ from harness.submissions.claims import (
     control_problems,
     figure_problems,
     identity_problems,
-    row_problems,
     timing_problems,
 )
 from harness.submissions.folder import Batch, Problem, batches, open_batch, strangers

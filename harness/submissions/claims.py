@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -20,19 +19,15 @@ from harness.planning import misses_budget
 from harness.records import Record, RunSpec, digest
 from harness.request import FULL, RANDOM
 from harness.stats import paired_difference
-from harness.submissions.rows import read_counts, records_of, rows_hash
+from harness.submissions.bounds import PRIVATE, Document, Rows
+from harness.submissions.rows import records_of
 from harness.tally import figures_of
 from methods import names
 
-Document = Mapping[str, Any]
-Rows = Sequence[Mapping[str, Any]]
 TOLERANCE = 1e-6  # of a figure counted again, absolute below 1 and relative above
 FLOPS_RATIO_TOLERANCE = 0.05  # of a flops_ratio budget: a token is a coarse step on a small image
 LR_TOLERANCE = 0.25  # between LR and what the medians of its two arms say
 RANDOM_WEIGHTS = "random_weights"  # begins the revision of a model whose weights mean nothing
-PRIVATE = re.compile(
-    r"/home/|/root/|/Users/|[A-Z]:\\|\bhf_[A-Za-z0-9]{20}|\bgh[pousr]_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9]{20}"
-)
 _TIMED = ("lr", "latency", "indicative", "host_bound", "throttled", "aa_ratio", "base_ms", "pruned_ms", "base_p90")
 _NOT_COUNTED = ("status", "message", "metrics", "inference_time_s", "reference_run_id")
 
@@ -72,46 +67,6 @@ class Claim:
 def claim_of(document: Document, rows: Rows) -> Claim:
     """A document and its rows, once `row_problems` has nothing to say of them."""
     return Claim(document, RunSpec(**document["spec"]), tuple(records_of(rows)))
-
-
-def row_problems(document: Document, rows: Rows) -> Iterator[str]:
-    """What is wrong with the rows of a run by themselves; figures make sense only if nothing is."""
-    stated = document["samples"]
-    ids = [row["sample_id"] for row in rows]
-    if len(set(ids)) != len(ids):
-        yield f"{len(ids) - len(set(ids))} of its sample ids stand twice"
-    if not len(ids) == stated["n"] == document["figures"]["n"]:
-        yield f"it has {len(ids)} rows, its document says {stated['n']} (figures: {document['figures']['n']})"
-    if sorted(row["position"] for row in rows) != list(range(len(rows))):
-        yield "the positions of its rows are not 0, 1, 2 and so on"
-    wrong = [(row["sample_id"], words) for row in rows for words in _row_faults(row)]
-    if wrong:
-        yield f"{len(wrong)} rows are out of bounds, e.g. {wrong[0][0][:60]!r}: {wrong[0][1]}"
-    if rows_hash(rows) != stated["sha256"]:
-        yield "its rows are not those that its document was made for: samples.sha256 differs"
-
-
-def _row_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    failed = row["error"] is not None
-    score, recall, full, asked = (row[key] for key in ("score", "recall_of_target", "full_tokens", "asked_tokens"))
-    flops = [row[key] for key in ("prefill_flops", "llm_prefill_flops", "prefill_2ndm_flops")]
-    if not 0 <= score <= 1 or (failed and score):
-        yield f"score {score}"
-    if recall is not None and not 0 <= recall <= 1:
-        yield f"recall_of_target {recall}"
-    if len({value is None for value in flops}) > 1 or any(value is not None and value <= 0 for value in flops):
-        yield f"FLOPs {flops}"
-    if failed and PRIVATE.search(row["error"]):
-        yield "an error that names a private path"
-    if full < 0 or (asked is not None and not 1 <= asked <= full):
-        yield f"asked_tokens {asked} of {full}"
-    try:
-        entering = read_counts(row["entering_tokens"])
-    except ValueError as problem:
-        yield str(problem)
-        return
-    if any(value > full for value in entering) or bool(entering) == failed:
-        yield f"entering_tokens {row['entering_tokens'][:40]!r} of {full}, error {failed}"
 
 
 def identity_problems(claim: Claim) -> Iterator[str]:

@@ -22,8 +22,9 @@ from harness.identity import current_code, git_state
 from harness.measure.machine import machine
 from harness.records import Record, Sample
 from harness.request import Request
+from harness.submissions.bounds import row_problems
 from harness.submissions.choosing import source_of
-from harness.submissions.claims import Claim, claim_of, row_problems, same
+from harness.submissions.claims import Claim, claim_of, same
 from harness.submissions.document import SCHEMA_VERSION, file_hash
 from harness.submissions.folder import Batch, Problem, Rejected, open_batch
 from harness.submissions.parquet import stream_runs
