@@ -144,6 +144,7 @@ HOSTILE = {
     "switches gradients on": (inside("torch.set_grad_enabled(True)\nview.hidden.detach().clone().sum()"), "gradient"),
     "raises in its hook": (inside("raise KeyError('attn')"), "KeyError: 'attn'"),
     "recurses": (inside("return self.at_interface(view)"), "recursion"),
+    "allocates": (beside("a = []\nwhile True: a.append(bytes(1 << 26))"), "more than 1024 MiB of memory"),
     "allocates tensors": (inside("torch.ones(1 << 38)"), "can't allocate memory|not enough memory"),
 }  # fmt: skip
 INSATIABLE = {
@@ -154,7 +155,6 @@ INSATIABLE = {
         beside("import signal, time\nfor n in range(1, 31):\n    if n not in (9, 19): signal.signal(n, lambda *_: 0)\n"
                "while True: time.sleep(1)"), "ran longer than 1 s"
     ),
-    "allocates": (beside("a = []\nwhile True: a.append(bytearray(1 << 24))"), "more than 256 MiB of memory"),
     "counts threads": (
         beside("import threading, time\n"
                "while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"),

@@ -8,13 +8,13 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.errors import UsageError
 from harness.validate.building import built
-from harness.validate.confined.intact import Surroundings, surroundings
+from harness.validate.confined.intact import RANDOM_STATE, Surroundings, surroundings
 from harness.validate.confined.tripwires import arm
 from harness.validate.confined.verdict import JUDGED, STOPPED, UNBUILDABLE, Limits
 from harness.validate.contract import check_method
@@ -59,8 +59,7 @@ def be_judged(target: str, families: Sequence[str], limits: Limits, before: Surr
         for family in families:
             for checked in check_method(pruner, family):
                 tell(row={"method": pruner.name, **asdict(checked)})
-        before = replace(before, settings=_without_random_state(before))
-        if changed := before.difference(surroundings(random_state=False)):
+        if changed := before.difference(surroundings(), but=RANDOM_STATE):  # the checks themselves draw
             end(STOPPED, f"it changes {changed}")
     except UsageError as error:
         end(UNBUILDABLE, str(error))
@@ -88,7 +87,3 @@ def confine(limits: Limits) -> None:
 def _lower(kind: int, soft: int, hard: int) -> None:
     with contextlib.suppress(ValueError, OSError):  # some systems do not know this limit, or have a lower one
         resource.setrlimit(kind, (soft, hard))
-
-
-def _without_random_state(before: Surroundings) -> dict[str, Any]:
-    return {name: value for name, value in before.settings.items() if "random" not in name}

@@ -12,6 +12,7 @@ import torch
 
 OURS = ("methods", "harness")
 OTHERS = ("builtins", "io", "json", "os", "sys", "time", "torch", "torch.nn", "torch.nn.functional")
+RANDOM_STATE = "torch's random state"
 CLASSES = ("torch.Tensor", "torch.nn.Module")
 
 
@@ -22,10 +23,10 @@ class Surroundings:
     places: Mapping[str, Any]
     settings: Mapping[str, Any]
 
-    def difference(self, later: Surroundings) -> str:
-        """The first thing that is another later, "" where nothing is. What is new is no difference."""
+    def difference(self, later: Surroundings, but: str = "") -> str:
+        """The first thing that is another later, but for one; "" where nothing is. What is new is no difference."""
         for name, value in self.settings.items():
-            if later.settings[name] != value:
+            if name != but and later.settings[name] != value:
                 return name
         for name, value in self.places.items():
             if later.places.get(name) is not value:
@@ -33,13 +34,12 @@ class Surroundings:
         return ""
 
 
-def surroundings(random_state: bool = True) -> Surroundings:
-    """What stands where now. random_state: torch's own included, which the checks change themselves."""
-    state = {"torch's random state": torch.get_rng_state().numpy().tobytes()} if random_state else {}
+def surroundings() -> Surroundings:
+    """What stands where now."""
     return Surroundings(
         dict(_places()),
         {
-            **state,
+            RANDOM_STATE: torch.get_rng_state().numpy().tobytes(),
             "torch's default dtype": torch.get_default_dtype(),
             "torch's gradient mode": torch.is_grad_enabled(),
             "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),

@@ -40,7 +40,7 @@ def judge_files(targets: Sequence[str], families: Sequence[str], limits: Limits 
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="judged-") as folder:
         copies = {_copied(target, Path(folder, str(number)), limits): target for number, target in enumerate(targets)}
-        asked = {"targets": list(copies), "families": list(families), "limits": asdict(limits)}
+        asked = {"targets": list(copies), "families": list(families), "limits": asdict(limits), "alone": has_walls()}
         seconds = START_SECONDS + len(targets) * (limits.seconds + SPARE_SECONDS)
         with _warden(Path(folder), seconds) as (process, complaints):
             assert process.stdin is not None and process.stdout is not None

@@ -1,7 +1,7 @@
 """The process that has torch loaded and makes one process a method file out of itself; it runs none of them.
 
-It reads one JSON object from stdin, {"targets": [...], "families": [...], "limits": {...}}, and writes one `Verdict`
-as JSON a line to stdout. Started by launch.py, within namespaces where the system has them.
+It reads one JSON object from stdin, {"targets": [...], "families": [...], "limits": {...}, "alone": true}, and writes
+one `Verdict` as JSON a line to stdout. Started by launch.py; alone: in a namespace where all processes are ours.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def main() -> None:
     before = surroundings()  # with all of torch and transformers loaded, which changes things too
     for target in asked["targets"]:
         judging = partial(be_judged, target, asked["families"], limits, before)
-        verdict = judge(target, judging, limits, told)
+        verdict = judge(target, judging, limits, told, alone=asked["alone"])
         os.write(told, (json.dumps(asdict(verdict)) + "\n").encode())
 
 
-def judge(target: str, judging: Callable[[Told], NoReturn], limits: Limits, told: int) -> Verdict:
-    """The verdict on one file, from a process that is gone afterwards, and its group with it.
+def judge(target: str, judging: Callable[[Told], NoReturn], limits: Limits, told: int, alone: bool = False) -> Verdict:
+    """The verdict on one file, from a process that is gone afterwards, and its group with it; alone: all others too.
 
     judging: what runs in that process. told: where our verdicts go, which is closed there.
     """
@@ -89,7 +89,7 @@ def judge(target: str, judging: Callable[[Told], NoReturn], limits: Limits, told
     os.close(printed_end)
     heard = Heard(pid)
     reason = listen(heard, result, printed, limits)
-    bury(heard, 0.0 if reason else GRACE_SECONDS)
+    bury(heard, 0.0 if reason else GRACE_SECONDS, alone)
     os.close(result)
     os.close(printed)
     return verdict_of(target, heard, token, reason or ended_with(heard.status, limits))
@@ -117,14 +117,14 @@ def listen(heard: Heard, result: int, printed: int, limits: Limits) -> str:
     return ""
 
 
-def bury(heard: Heard, grace_seconds: float) -> None:
-    """End a process, its group and, where this is the first process of a namespace, all others."""
+def bury(heard: Heard, grace_seconds: float, alone: bool) -> None:
+    """End a process, its group and, where we are alone, whatever else there is."""
     deadline = time.monotonic() + grace_seconds
     while not heard.is_gone() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS / 5)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(heard.pid, signal.SIGKILL)
-    if os.getpid() == 1:
+    if alone and os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
     if not heard.is_gone():
