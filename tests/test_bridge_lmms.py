@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,6 +154,44 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(manager: TaskManager, bridg
     assert (rest.answers, rest.titles) == (3, ["pope_bare, unpruned: 3"])
     assert (told.run.figures.n, told.run.figures.status) == (ROWS, "ok")
     assert None not in [record.score for record in read_log(log).records.values()]
+
+
+KILLED = """
+import os, signal, sys
+import test_bridge_lmms as tests
+from harness.models.loading import open_model
+
+class Deadly(tests.Notes):
+    def advanced(self, steps=1):
+        super().advanced(steps)
+        if self.answers == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+folder, store = sys.argv[1:]
+manager = tests.TaskManager("ERROR", include_path=[folder], include_defaults=False, model_name="qwen3_vl")
+host, notes = tests.Ours(open_model("reference-a")), Deadly()
+bridge = tests.Bridge(host, manager, "qwen3_vl", tests.Store(store), notes, notes.stop)
+bridge.run(tests.task_of(manager), tests.request_of("full", "100%"))
+"""
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(
+    manager: TaskManager, bridge_of, folder: Path, tmp_path: Path
+):
+    words = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "store.duckdb")]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    assert subprocess.run(words, env=here, capture_output=True, check=False).returncode == -9
+    [log] = (tmp_path / "store.runs").glob("*.jsonl")
+    assert len(read_log(log).records) == 5
+    rest = Notes()
+    told = bridge_of(rest).run(task_of(manager), request_of("full", "100%"))
+    assert rest.answers == ROWS - 5
+    (tmp_path / "whole").mkdir()
+    bridge = replace(bridge_of(Notes()), store=Store(tmp_path / "whole/store.duckdb"))
+    whole = bridge.run(task_of(manager), request_of("full", "100%"))
+    assert whole.run.spec == told.run.spec and whole.run.figures.metrics == told.run.figures.metrics
+    one, other = (read_log(place).records.values() for place in (log, bridge.store.log_path(told.run.spec.run_id)))
+    assert [replace(record, seconds=0) for record in one] == [replace(record, seconds=0) for record in other]
 
 
 def test_a_crash_at_the_sixth_sample_keeps_five(
