@@ -52,6 +52,7 @@ from methods.base import (
     Signal,
     Site,
     View,
+    rows_of_unit,
 )
 from methods.ops import share, top_k
 
@@ -64,6 +65,7 @@ _CHOICES = {
     "guidance": ("query", "saliency"),
     "schedule": ("geometric", "linear", "front"),
     "aggregate_norm": ("sum", "none"),
+    "granularity": ("unit", "patch"),
 }
 
 
@@ -83,6 +85,7 @@ class QuietPrune(Pruner):
     act: what stands for the inverse of GELU, "gelu" (the paper's) | "identity" | "gelu_inverse". slot_pool: "mean" of
     the four patch vectors | "first". qcls_scale: "match" | "none". guidance: "query" | "saliency" (no [Q-CLS]; mean
     attention that a patch receives). schedule: "geometric" | "linear" | "front". aggregate_norm: "sum" | "none".
+    granularity: "unit" | "patch" (single patches stay, packed into units in raster order; without an aggregate).
     """
 
     name = "quietprune"
@@ -97,6 +100,7 @@ class QuietPrune(Pruner):
         "literal": {"adapter": "untrained", "alpha": 0.0, "gain": False, "aggregate_norm": "none"},
         "saliency": {"guidance": "saliency"},
         "no-aggregation": {"aggregate": False},
+        "unstructured": {"granularity": "patch", "aggregate": False},
     }
 
     adapter: str = "trained"
@@ -111,6 +115,7 @@ class QuietPrune(Pruner):
     schedule: str = "geometric"
     aggregate: bool = True
     aggregate_norm: str = "sum"
+    granularity: str = "unit"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         for setting, choices in _CHOICES.items():
@@ -118,6 +123,8 @@ class QuietPrune(Pruner):
                 raise PruningError(f"{setting} must be {' | '.join(choices)}, got {getattr(self, setting)!r}")
         if self.alpha < 0:
             raise PruningError(f"alpha must be >= 0, got {self.alpha}")
+        if self.granularity == "patch" and self.aggregate:
+            raise PruningError("an aggregate is a unit; with granularity patch set aggregate to false")
 
     @property
     def wants_adapter(self) -> bool:
@@ -197,10 +204,10 @@ class QuietPrune(Pruner):
     def in_vit(self, view: View) -> Selection:
         attention = view.signal(self.needs(view.shape)[self._sites(view.shape).index(view.site)])  # (n, g)
         score = attention.mean(dim=1)  # (n,)
-        kept = []
-        for index, (units, _) in enumerate(self._split(view.keep, view.shape)):
+        each, kept = rows_of_unit(view.site, self, view.shape), []
+        for index, (units, _) in enumerate(self._split(view.keep // each, view.shape)):
             candidates = (view.image == index) & (view.kind == VISUAL)
-            kept.append(top_k(score.masked_fill(~candidates, -torch.inf), units))
+            kept.append(top_k(score.masked_fill(~candidates, -torch.inf), each * units))
         keep = torch.cat(kept)
         return Selection(keep, aggregate=self._gathered(attention, keep, view) if self.aggregate else None)
 

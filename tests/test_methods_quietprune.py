@@ -218,6 +218,16 @@ def test_without_aggregation_the_budget_is_all_units():
     assert len(selection.keep) == 3 and selection.aggregate is None
 
 
+def test_unstructured_keeps_single_patches_by_their_own_attention_four_to_a_unit():
+    single = replace(INIT, granularity="patch", aggregate=False)
+    attention = torch.tensor([9, 1, 1, 1, 8, 7, 1, 1, 1, 1, 1, 6.0])[:, None]
+    view = replace(first_view(attention, 4, (1, 12)), shape=shape_of((1, 3)))  # 12 patches of 3 units, one stays
+    assert single.in_vit(view).keep.tolist() == [0, 4, 5, 11]
+    assert single.plan(Budget("layer_average", 32), shape_of((8, 8))).keeps[THIRD] == 32
+    with pytest.raises(PruningError, match="set aggregate to false"):
+        replace(INIT, granularity="patch")
+
+
 def test_planted_relevance_survives_every_cut():
     shape, wanted = shape_of((8, 8)), {3, 17, 40, 63}
     attention = torch.full((64, 4), 0.001)
