@@ -143,18 +143,17 @@ def greedy_pair(gold: Gold, model: nn.Module, grids, case: Case, image: int = 0)
     return ours[0, short:].tolist(), native[0, inputs.prompt.length :].tolist()
 
 
-def counts_of(gold: Gold, model: nn.Module, grids, case: Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Visual tokens entering each LLM layer of one image: measured, and as the case says."""
-    pruner = scripted(case)
+def counts_of(
+    gold: Gold, model: nn.Module, grids, case: Case, image: int = 0
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Visual tokens entering each LLM layer: measured, and as the case says."""
+    pruner = scripted(case, image)
     engine = gold.engine(model, pruner)
     inputs = engine.family.inputs(gold.batch(model, grids))
     realised = engine.prefill(inputs, pruner.whole_plan()).realised
-    alive = min([inputs.shape.n, *(len(units) for site, units in case.items() if site.hook != "in-llm")])
-    expected = []
-    for number in range(len(realised.entering)):
-        alive = len(case.get(in_llm(number), range(alive)))
-        expected.append(alive)
-    return realised.entering, tuple(expected)
+    dead, _ = dead_keys(gold, engine.family, inputs, case, image)
+    gone = [int(dead[layer.self_attn].sum()) for layer in engine.family.decoder.layers]
+    return realised.entering, tuple(inputs.shape.n - count for count in gone)
 
 
 # The LLM once more, plainly: for renumbered positions and merges, which masks cannot express.
@@ -249,7 +248,9 @@ def twins(gold: Gold, model: nn.Module, grids, rows: int = 3) -> tuple[Tensor, T
     merged without. Equal tokens that merge with a bias must count as they did; without it they do not."""
     engine = gold.engine(model)
     family, inputs = engine.family, engine.family.inputs(gold.batch(model, grids))
-    counts = list(inputs.shape.images)
+    with torch.no_grad():
+        whole = family.embed(inputs, None).in_order()
+    counts = [segment.units for segment in whole.segments]
     n, last = sum(counts), counts[-1]
     assert last >= rows
     twice = torch.cat([torch.arange(n), torch.arange(n - rows, n)])
@@ -262,7 +263,7 @@ def twins(gold: Gold, model: nn.Module, grids, rows: int = 3) -> tuple[Tensor, T
         return state.in_order()
 
     with torch.no_grad():
-        both = blocks(family.embed(inputs, None).select(Selection(twice), [*counts[:-1], last + rows]), range(2))
+        both = blocks(whole.select(Selection(twice), [*counts[:-1], last + rows]), range(2))
         merged = both.select(Selection(torch.arange(n), slot, weight, key_bias=True), counts)
         unbiased = replace(merged, biased=False)
         kept, ours, wrong = (blocks(s, range(2, family.vit_layers)) for s in (both, merged, unbiased))

@@ -8,14 +8,12 @@ from dataclasses import replace
 import gold
 import pytest
 import torch
-from gold import FACE, Gold, cases
-from tiny import Scripted, in_llm
+from gold import Gold, cases
+from gold_cases import ClsTowerCases
+from tiny import Scripted
 
-import harness.models.engine as engine_module
 import harness.models.internvl as family_module
-import harness.models.llm as llm_module
 from harness.models.internvl import InternVL
-from harness.models.vision import VisionState
 from harness.validate.tiny import internvl, internvl_processed
 from methods.base import IN_VIT, Selection, Site
 
@@ -31,6 +29,10 @@ def vit_keys(family, inputs, gone):
 
 
 INTERNVL = Gold(InternVL, internvl, internvl_processed, vit_keys)
+
+
+class TestInternVL(ClsTowerCases):
+    gold, one, several, twice, cases = INTERNVL, ONE, THREE, (THREE, ONE), CASES
 
 
 @pytest.fixture(scope="module")
@@ -58,46 +60,6 @@ def test_other_towers_of_the_family(vision):
     other = replace(INTERNVL, build=build)
     assert gold.native_error(other, TWO, dtype=torch.float64) < 1e-5  # the norms round to float32
     assert gold.gold_error(other, build(torch.float64), TWO, CASES["all together"]) < 1e-5
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_pruned_run_equals_the_native_model_with_masked_keys(model, case):
-    assert gold.gold_error(INTERNVL, model, ONE, case) < 1e-9
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_one_of_three_tiles_is_pruned_and_the_others_are_not(model, case):
-    assert gold.gold_error(INTERNVL, model, THREE, case, image=1) < 1e-9
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_greedy_tokens_equal_those_of_the_masked_native_model(model, case):
-    ours, native = gold.greedy_pair(INTERNVL, model, ONE, case)
-    assert ours == native
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_counts_are_measured_from_what_ran(model, case):
-    measured, expected = gold.counts_of(INTERNVL, model, ONE, case)
-    assert measured == expected
-
-
-@pytest.mark.parametrize("at", [FACE, in_llm(2)])
-def test_renumbered_survivors_equal_a_plain_run_without_gaps(model, at):
-    assert gold.renumbered_error(INTERNVL, model, ONE, at, (1, 4, 9, 22, 30)) < 1e-5  # rotary tables are float32
-
-
-def test_a_merge_with_its_size_on_the_keys_equals_a_plain_run(model):
-    assert gold.merged_error(INTERNVL, model, TWO, 2) < 1e-5
-    assert gold.merged_error(INTERNVL, model, TWO, 2, bias=False) > 1e-3
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("grids", [ONE, THREE])
-def test_equal_units_that_merge_with_a_bias_count_as_they_did(grids, attention):
-    kept, ours, wrong = gold.twins(INTERNVL, internvl(torch.float64, attention), grids)
-    assert (ours - kept).abs().max() < 1e-5
-    assert (wrong - kept).abs().max() > 1e-3
 
 
 def test_tiles_of_unequal_length_equal_the_masked_native_model(model):
@@ -169,19 +131,6 @@ def test_mutation_units_counted_down_the_columns(model, monkeypatch):
     assert gold.gold_error(INTERNVL, model, ONE, CASES["vit"]) > 0.1
 
 
-def test_mutation_cls_is_lost_at_the_first_cut_in_the_vit(model, monkeypatch):
-    original = VisionState.select
-
-    def broken(self, selection, kept):
-        state = original(self, selection, kept)
-        _, units, aggregates = state.split(state.hidden)
-        bare = replace(state, segments=tuple(replace(segment, prefix=0) for segment in state.segments))
-        return replace(bare, hidden=bare.join([units[:0, 0]] * len(kept), units, aggregates))
-
-    monkeypatch.setattr(VisionState, "select", broken)
-    assert gold.gold_error(INTERNVL, model, ONE, CASES["vit"]) > 0.01
-
-
 @pytest.mark.parametrize("scale", ["lambda_1", "lambda_2"])
 def test_mutation_layer_scale_forgotten(scale):
     one = internvl(torch.float64)
@@ -213,34 +162,3 @@ def test_mutation_tiles_come_back_in_the_order_of_their_lengths(model, monkeypat
         family_module, "joined", lambda batched, lengths: torch.cat([one.flatten(0, 1) for one in batched])
     )
     assert gold.gold_error(INTERNVL, model, THREE, CASES["vit"], image=1) > 0.1
-
-
-def test_mutation_bias_of_another_tile(monkeypatch):
-    original = VisionState.key_bias
-    monkeypatch.setattr(VisionState, "key_bias", lambda self: original(self)[::-1])
-    kept, ours, _ = gold.twins(INTERNVL, internvl(torch.float64), THREE)
-    assert (ours - kept).abs().max() > 1e-3
-
-
-def test_mutation_positions_compacted_at_the_interface(model, monkeypatch):
-    original = engine_module.shorten
-    monkeypatch.setattr(engine_module, "shorten", lambda prompt, rows, positions: original(prompt, rows, "renumber"))
-    assert gold.gold_error(INTERNVL, model, ONE, CASES["interface"]) > 0.1
-
-
-def test_mutation_renumbering_forgotten_at_the_interface(model, monkeypatch):
-    original = engine_module.shorten
-    monkeypatch.setattr(engine_module, "shorten", lambda prompt, rows, positions: original(prompt, rows, "original"))
-    assert gold.renumbered_error(INTERNVL, model, ONE, FACE, (1, 4, 9, 22, 30)) > 0.1
-
-
-def test_mutation_llm_rope_not_gathered(model, monkeypatch):
-    original = llm_module.cut
-
-    def broken(sequence, hidden, selection, rotary, policy):
-        shorter, states = original(sequence, hidden, selection, rotary, policy)
-        length = states.shape[1]
-        return replace(shorter, cos=sequence.cos[:, :length], sin=sequence.sin[:, :length]), states
-
-    monkeypatch.setattr(llm_module, "cut", broken)
-    assert gold.gold_error(INTERNVL, model, ONE, CASES["llm"]) > 0.1

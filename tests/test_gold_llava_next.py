@@ -6,7 +6,8 @@ import gold
 import pytest
 import torch
 from gold import FACE, Gold, cases
-from tiny import Scripted, in_llm
+from gold_cases import ClsTowerCases
+from tiny import Scripted
 
 import harness.models.passing as passing_module
 from harness.models.llava_next import LlavaNext
@@ -43,6 +44,12 @@ def newlines(inputs):
 NEXT = Gold(LlavaNext, llava_next, llava_next_processed, vit_keys, newlines)
 
 
+class TestLlavaNext(ClsTowerCases):
+    """The grid of tiles is pruned, in `several` one whose last row of tiles is padded."""
+
+    gold, one, several, twice, cases, pruned = NEXT, WIDE, TWO, (WIDE, TWO), TILED, 1
+
+
 @pytest.fixture(scope="module")
 def model():
     return llava_next(torch.float64)
@@ -65,30 +72,10 @@ def test_pruned_base_image_equals_the_native_model_with_masked_keys(model, case)
     assert gold.gold_error(NEXT, model, WIDE, case) < 1e-9
 
 
-@pytest.mark.parametrize("case", TILED.values(), ids=TILED)
-def test_pruned_tiles_equal_the_native_model_with_masked_keys(model, case):
-    assert gold.gold_error(NEXT, model, WIDE, case, image=1) < 1e-9
-
-
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_with_padded_tiles_and_two_pictures(model, case):
     assert gold.gold_error(NEXT, model, TWO, case, image=1) < 1e-9
     assert gold.gold_error(NEXT, model, TWO, case, image=2) < 1e-9
-
-
-@pytest.mark.parametrize("case", TILED.values(), ids=TILED)
-def test_greedy_tokens_equal_those_of_the_masked_native_model(model, case):
-    ours, native = gold.greedy_pair(NEXT, model, WIDE, case, image=1)
-    assert ours == native
-
-
-@pytest.mark.parametrize("at", [FACE, in_llm(2)])
-def test_renumbered_survivors_equal_a_plain_run_without_gaps(model, at):
-    assert gold.renumbered_error(NEXT, model, WIDE, at, (1, 4, 9, 22, 30)) < 1e-5  # rotary tables are float32
-
-
-def test_a_merge_with_its_size_on_the_keys_equals_a_plain_run(model):
-    assert gold.merged_error(NEXT, model, WIDE, 2) < 1e-5
 
 
 # Newlines: visual tokens that are no ViT tokens

@@ -9,11 +9,9 @@ import gold
 import pytest
 import torch
 from gold import Gold, cases
+from gold_cases import GoldCases
 
-import harness.models.engine as engine_module
-import harness.models.llm as llm_module
 from harness.models.qwen2_5_vl import Qwen25VL
-from harness.models.vision import VisionState
 from harness.models.windows import WindowedState
 from harness.validate.tiny import processed, qwen2_5_vl
 
@@ -46,6 +44,10 @@ class WindowedGold(Gold):
 QWEN = WindowedGold(Qwen25VL, qwen2_5_vl, processed, None)
 
 
+class TestQwen25VL(GoldCases):
+    gold, one, several, twice, cases = QWEN, ONE, THREE, (ODD, ((2, 3), (3, 1), (4, 6))), CASES
+
+
 @pytest.fixture(scope="module")
 def model():
     return qwen2_5_vl(torch.float64)
@@ -57,53 +59,9 @@ def test_keeping_everything_is_the_native_model_bit_for_bit(grids, attention):
     assert gold.native_error(QWEN, grids, attention) == 0
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_pruned_run_equals_the_native_model_with_masked_keys(model, case):
-    assert gold.gold_error(QWEN, model, ONE, case) < 1e-9
-
-
 @pytest.mark.parametrize("case", ODD_CASES.values(), ids=ODD_CASES)
 def test_an_image_that_is_no_multiple_of_the_window(model, case):
     assert gold.gold_error(QWEN, model, ODD, case) < 1e-9
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_one_of_three_images_is_pruned_and_the_others_are_not(model, case):
-    assert gold.gold_error(QWEN, model, THREE, case, image=1) < 1e-9
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_greedy_tokens_equal_those_of_the_masked_native_model(model, case):
-    ours, native = gold.greedy_pair(QWEN, model, ONE, case)
-    assert ours == native
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_counts_are_measured_from_what_ran(model, case):
-    measured, expected = gold.counts_of(QWEN, model, ONE, case)
-    assert measured == expected
-
-
-def test_a_merge_with_its_size_on_the_keys_equals_a_plain_run(model):
-    assert gold.merged_error(QWEN, model, ODD, 2) < 1e-5  # our sizes are float32
-    assert gold.merged_error(QWEN, model, ODD, 2, bias=False) > 1e-3
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("grids", [ODD, ((2, 3), (3, 1), (4, 6))])
-def test_equal_patches_that_merge_with_a_bias_count_as_they_did(grids, attention):
-    kept, ours, wrong = gold.twins(QWEN, qwen2_5_vl(torch.float64, attention), grids)
-    assert (ours - kept).abs().max() < 1e-5
-    assert (wrong - kept).abs().max() > 1e-3
-
-
-def test_afterwards_nothing_is_left_on_the_model(model):
-    batch, pruner = QWEN.batch(model, ODD), gold.scripted(ODD_CASES["all together"])
-    engine = QWEN.engine(model, pruner)
-    before = model(**batch).logits
-    engine.prefill(engine.family.inputs(batch), pruner.whole_plan())
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-    assert torch.equal(model(**batch).logits, before)
 
 
 # Mutations: each breaks one thing; the gold test must notice.
@@ -172,28 +130,3 @@ def test_mutation_images_attend_to_each_other_in_full_blocks(model, monkeypatch)
 
     monkeypatch.setattr(Qwen25VL, "attention_lengths", broken)
     assert gold.gold_error(QWEN, model, THREE, CASES["interface"], image=1) > 0.1
-
-
-def test_mutation_positions_compacted_at_the_interface(model, monkeypatch):
-    original = engine_module.shorten
-    monkeypatch.setattr(engine_module, "shorten", lambda prompt, rows, positions: original(prompt, rows, "renumber"))
-    assert gold.gold_error(QWEN, model, ONE, CASES["interface"]) > 0.1
-
-
-def test_mutation_llm_rope_not_gathered(model, monkeypatch):
-    original = llm_module.cut
-
-    def broken(sequence, hidden, selection, rotary, policy):
-        shorter, states = original(sequence, hidden, selection, rotary, policy)
-        length = states.shape[1]
-        return replace(shorter, cos=sequence.cos[:, :length], sin=sequence.sin[:, :length]), states
-
-    monkeypatch.setattr(llm_module, "cut", broken)
-    assert gold.gold_error(QWEN, model, ONE, CASES["llm"]) > 0.1
-
-
-def test_mutation_bias_of_another_window(monkeypatch):
-    original = VisionState.key_bias
-    monkeypatch.setattr(VisionState, "key_bias", lambda self: [bias.flip(0) for bias in original(self)])
-    kept, ours, _ = gold.twins(QWEN, qwen2_5_vl(torch.float64), ONE)
-    assert (ours - kept).abs().max() > 1e-3
