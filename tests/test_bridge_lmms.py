@@ -34,6 +34,7 @@ from harness.log_contents import read_log
 from harness.models.loading import OpenModel
 from harness.request import Request
 from harness.store import Store
+from methods.base import BudgetInfeasible
 
 pytestmark = pytest.mark.proof
 ROWS = 8
@@ -133,6 +134,13 @@ def test_at_half_the_tokens_every_sample_has_its_measured_budget_in_the_store(ma
         assert told.full.figures.accuracy >= 7 / 8 and told.random is not None
     assert len(bridge.store.runs()) == 4  # two methods, and the controls once
     assert bridge.host.model.model is model and sum(1 for _ in model.parameters()) > 100
+
+
+def test_a_budget_that_cannot_be_reached_stops_before_anything_is_asked(manager: TaskManager, bridge_of):
+    notes = Notes()
+    with pytest.raises(BudgetInfeasible, match="fastv"):
+        bridge_of(notes).run(task_of(manager), request_of("fastv", "1%"))
+    assert (notes.answers, notes.titles) == (0, [])
 
 
 def test_what_is_done_is_not_asked_again(manager: TaskManager, bridge_of):

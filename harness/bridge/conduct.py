@@ -18,7 +18,7 @@ from harness.accuracy import Stop, Watcher
 from harness.bench import Cell
 from harness.bridge.adapter import Adapter
 from harness.bridge.installed import VERSION
-from harness.bridge.ours import Answer
+from harness.bridge.ours import Answer, Answering
 from harness.bridge.outcome import outcome_of
 from harness.bridge.tasks import Task
 from harness.comparison import Comparison, compare
@@ -58,8 +58,10 @@ class Bridge:
     stop: Stop
 
     def run(self, task: Task, request: Request, force: bool = False) -> Comparison:
-        """A request on a task beside its controls. Raises Interrupted, and what harness/errors.py names."""
+        """A request on a task beside its controls. Raises BudgetInfeasible, and what harness/errors.py names."""
         cell = self._cell(task, request)
+        if images := task.first_pictures():
+            Answering.of(self.host.model, cell).check_feasible(images)
         if request.is_full:
             own = self._reach(task, cell, None, force)
             return compare(own, own, None)
@@ -71,7 +73,8 @@ class Bridge:
 
     def _cell(self, task: Task, request: Request) -> Cell:
         pruner, model = build(request.method, **request.settings), self.host.model
-        request = replace(request, benchmark=task.name, image_backend=model.image_backend)
+        ran = {name: getattr(model, name) for name in ("dtype", "attention", "image_backend")}
+        request = replace(request, benchmark=task.name, **ran)
         return Cell(request, None if request.is_full else pruner, request.specify(pruner, model, task, task.samples))
 
     def _reach(self, task: Task, cell: Cell, full: RunContents | None, force: bool = False) -> RunContents:

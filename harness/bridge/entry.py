@@ -20,7 +20,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 
 from harness.accuracy import sample_seed
 from harness.bench import Cell
-from harness.bridge.ours import Ours
+from harness.bridge.ours import Answering
 from harness.bridge.said import sample_id
 from harness.budget import BudgetSpec
 from harness.cli.run import device_of
@@ -64,13 +64,12 @@ class Pruned(lmms):
         typed = json.loads(settings) if isinstance(settings, str) else dict(settings)
         asked, where = BudgetSpec.parse(budget), device_of(device or "auto")
         request = Request(method, asked, model, "", typed, seed, None, dtype, where, attention, image_backend)
-        host = Ours(open_model(model, dtype=dtype, device=where, attention=attention, image_backend=image_backend))
+        opened = open_model(model, dtype=dtype, device=where, attention=attention, image_backend=image_backend)
         pruner = build(method, **typed)
-        identity = request.specify(pruner, host.model, SimpleNamespace(name="", revision=""), ())
+        identity = request.specify(pruner, opened, SimpleNamespace(name="", revision=""), ())
         check_spec(spec, f"r{identity.run_id}")
         self._seed = seed
-        self._answering = host.answering(Cell(request, None if request.is_full else pruner, identity))
-        self._answer = self._answering.__enter__()
+        self._answer = Answering.of(opened, Cell(request, None if request.is_full else pruner, identity))
 
     def clean(self) -> None:
         """Nothing is held but the model, which goes with this object."""

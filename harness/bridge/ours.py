@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from harness.bench import Cell
 from harness.bridge.messages import Turn, stopped, turn_of
@@ -37,17 +38,28 @@ class Ours:
     @contextmanager
     def answering(self, cell: Cell) -> Iterator[Answer]:
         """What answers requests under the pruner of a cell."""
-        engine = self.model.engine(cell.pruner)
-        cost = Cost(dims_of(self.model.family.model.config), cell.pruner, self.model.family.info)
-        yield _Answering(self.model, engine, Planner(engine, cell.request.budget, cost.planned_ratio), cost)
+        yield Answering.of(self.model, cell)
 
 
 @dataclass(frozen=True)
-class _Answering:
+class Answering:
+    """A model of ours under a pruner."""
+
     model: OpenModel
     engine: Engine
     planner: Planner
     cost: Cost
+
+    @staticmethod
+    def of(model: OpenModel, cell: Cell) -> Answering:
+        engine = model.engine(cell.pruner)
+        cost = Cost(dims_of(model.family.model.config), cell.pruner, model.family.info)
+        return Answering(model, engine, Planner(engine, cell.request.budget, cost.planned_ratio), cost)
+
+    def check_feasible(self, images: Sequence[Image.Image]) -> None:
+        """Plan for a question about these images. Raises BudgetInfeasible."""
+        inputs = self.model.prepare(images, "?")
+        self.planner.plan(inputs.shape, inputs.text)
 
     def __call__(self, request: Any, doc: Mapping[str, Any], seed: int) -> Said:
         """Greedy, whatever temperature the task asks for. Raises BudgetInfeasible, PruningError, UsageError."""

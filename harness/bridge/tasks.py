@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from harness.bridge.installed import VERSION
-from harness.bridge.said import sample_id
+from harness.bridge.said import pictures_of, sample_id
 from harness.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
 from harness.records import Sample, digest
 
@@ -47,6 +49,10 @@ class Task:
     @property
     def their_name(self) -> str:
         return self.theirs.config.task
+
+    def first_pictures(self) -> list[Image.Image]:
+        """The pictures of the first document, [] where it has none."""
+        return list(pictures_of(self.theirs.eval_docs[0]))
 
 
 def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -> list[Task]:

@@ -65,7 +65,7 @@ def open_wrapped(name: str, their_name: str, dtype: str, device: str, attention:
     known = inspect.signature(kind.__init__).parameters
     inner = kind(**{key: value for key, value in wanted.items() if key in known})
     inner.model.eval()
-    return Wrapped(inner, adopt(name, inner.model, _processor_of(inner), attention, f"lmms-eval:{their_name}"))
+    return Wrapped(inner, adopt(name, inner.model, _processor_of(inner), f"lmms-eval:{their_name}"))
 
 
 def _processor_of(inner: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from harness.cli import options
 from harness.cli.printing import print_json, tell
 from harness.cli.run import asked_budget, check_attention, check_image_backend, device_of
-from harness.errors import HarnessError, Interrupted
+from harness.errors import HarnessError, Interrupted, UsageError
 from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
 
@@ -65,6 +66,8 @@ def lmms(
     asked = asked_budget(method, budget)
     check_attention(attention)
     check_image_backend(image_backend)
+    if wrap and asked.kind == "flops_ratio":
+        raise UsageError("a FLOPs ratio cannot be asked of lmms-eval's own class; give tokens, or a share of them")
     from harness.bridge.installed import check_installed
 
     check_installed()
@@ -130,25 +133,33 @@ def _opened(
 
 
 def _run_all(bridge: Bridge, words: list[str], request: Request, force: bool) -> tuple[list[Comparison], list[str]]:
-    """The runs, and what went wrong in the tasks that failed. A single task's own error comes through."""
+    """The runs, and what went wrong in the tasks that failed. Raises what went wrong where only that happened."""
     from harness.bridge.tasks import open_tasks
 
-    found, failed = [], []
+    found: list[Comparison] = []
+    failed: dict[str, Exception] = {}
     for word in words:
-        try:
-            with redirect_stdout(sys.stderr):
-                opened = open_tasks(bridge.manager, word, is_simple=bridge.host.is_simple, limit=request.limit)
-            for task in opened:
-                if task.flags:
-                    tell(f"{task.their_name} may score by {' and '.join(task.flags)}: no ranked preset takes it")
+        with _noting(word, failed), redirect_stdout(sys.stderr):
+            opened = open_tasks(bridge.manager, word, is_simple=bridge.host.is_simple, limit=request.limit)
+        for task in () if word in failed else opened:
+            if task.flags:
+                tell(f"{task.their_name} may score by {' and '.join(task.flags)}: no ranked preset takes it")
+            with _noting(task.their_name, failed):
                 found.append(bridge.run(task, request, force))
-        except Interrupted:
-            raise
-        except Exception as problem:  # a task's code may raise anything, and the next task goes on
-            if len(words) == 1:
-                raise
-            failed.append(f"{word}: {problem}")
-    return found, failed
+    if len(failed) == 1 and not found:
+        raise next(iter(failed.values()))
+    return found, [f"{name}: {problem}" for name, problem in failed.items()]
+
+
+@contextmanager
+def _noting(name: str, failed: dict[str, Exception]) -> Iterator[None]:
+    """Within it a task's code may raise anything: that is noted, and the next task goes on."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as problem:
+        failed[name] = problem
 
 
 def _print(found: list[Comparison], bridge: Bridge) -> None:

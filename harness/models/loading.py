@@ -177,13 +177,13 @@ def open_model(
     )  # fmt: skip
 
 
-def adopt(name: str, model: nn.Module, processor: Any, attention: str, image_backend: str) -> OpenModel:
+def adopt(name: str, model: nn.Module, processor: Any, image_backend: str) -> OpenModel:
     """A model that somebody else has loaded, `name` being what they loaded. Raises UsageError, UnknownModel."""
     family = family_of(model)
     family.read_template(processor)
-    dtype, device = str(model.dtype).removeprefix("torch."), model.device.type
+    dtype, attention = str(model.dtype).removeprefix("torch."), model.config._attn_implementation
     revision = _revision(parted(resolve(name))[0], model)
-    return OpenModel(name, revision, model, processor, family, dtype, device, attention, image_backend)
+    return OpenModel(name, revision, model, processor, family, dtype, model.device.type, attention, image_backend)
 
 
 def device_and_dtype(device: str, dtype: str) -> torch.device:
