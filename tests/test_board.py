@@ -48,6 +48,24 @@ def test_a_unit_is_kept_merged_or_dropped_and_gone_where_a_record_does_not_say()
         assert stages({"interface": "1"}, silent, 4)["interface"].tolist() == [KEPT, GONE, GONE, GONE]
 
 
+def test_each_site_has_its_own_picture_behind_the_image_as_it_is():
+    first, second = (np.array(states, dtype=np.int8) for states in ([KEPT] * 3 + [DROPPED], [KEPT] + [DROPPED] * 3))
+    figure = overlay(Image.new("RGB", (20, 20)), (2, 2), {"interface": first, "in-llm:2": second})
+    assert [int((trace.z == KEPT).sum()) for trace in figure.data] == [4, 3, 1]
+    assert [note.text.partition("<br>")[0] for note in figure.layout.annotations] == [
+        "the image", "behind the projector", "before layer 2 of the LLM",
+    ]  # fmt: skip
+
+
+def test_a_run_that_lacks_samples_is_left_out_of_its_group(tmp_path: Path):
+    store = new_store(tmp_path)
+    full = add_run(store, arm("full", **QUICK), [1.0] * 8)
+    add_run(store, arm("fastv", **QUICK), [1.0] * 6 + [0.0] * 2, full)
+    add_run(store, arm("divprune", **QUICK), [1.0] * 3)
+    board = open_board(store.path)
+    assert [line.name for line in group_of(board, next(iter(board.groups))).lines] == ["full", "fastv"]
+
+
 def test_a_merged_unit_has_a_mark_of_its_own_in_the_picture_and_in_its_legend():
     states = np.array([KEPT, MERGED, DROPPED, DROPPED], dtype=np.int8)
     figure = overlay(Image.new("RGB", (20, 20)), (2, 2), {"interface": states})
@@ -113,6 +131,8 @@ def test_the_board_judges_as_the_report_does(tmp_path: Path):
     from harness.store import Store
 
     path = small_store(tmp_path)
+    crossed = [0.0] * 7 + [1.0] * 5  # right where random is wrong: scores must stay with their questions
+    add_run(Store(path), arm("saint", **QUICK), crossed, arm("full", **QUICK))
     board = open_board(path)
     (name,) = board.groups
     (reported,) = gather(Store(path))

@@ -39,7 +39,8 @@ def theirs(tmp_path: Path) -> Theirs:
     random = add_run(store, arm("random", **SAME), [1.0] * 5 + [0.0] * 7, full)
     best = add_run(store, arm("divprune", **SAME), [1.0] * 11 + [0.0], full, answers=[HOSTILE] * 11 + ["</script>"])
     results = tmp_path / "results"
-    return Theirs(results, submit(store, results, full, [random, best]), full, random, best)
+    second = add_run(store, arm("random", seed=1, **SAME), [1.0] * 4 + [0.0] * 8, full)  # so theirs are more than ours
+    return Theirs(results, submit(store, results, full, [random, best, second]), full, random, best)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_fresh_clone_shows_its_submissions(theirs: Theirs, tmp_path: Path):
     told = " ".join(texts(shown))
     assert "There is no store at" in told and "Self-reported: submitted by whoever ran it" in told
     assert "Best at 50%: divprune, RA 91.7 %" in told
-    assert ranking(shown).count(">self-reported</span>") == 3 and 'title="batch a-batch"' in ranking(shown)
+    assert ranking(shown).count(">self-reported</span>") == 4 and 'title="batch a-batch"' in ranking(shown)
     assert not (tmp_path / "none.duckdb").exists()
 
 
@@ -84,7 +85,7 @@ def test_a_verified_run_is_ranked_beside_the_store_and_marked(theirs: Theirs, ou
 def test_a_run_that_is_in_the_store_too_is_there_once(theirs: Theirs, tmp_path: Path):
     store = tmp_path / "theirs" / "store.duckdb"
     board = open_board(store, theirs.results)
-    assert sorted(run["method"] for run in board.rows) == ["divprune", "full", "random"]
+    assert sorted(run["method"] for run in board.rows) == ["divprune", "full", "random", "random"]
     assert {run["provenance"] for run in board.rows} == {"local"}
     verify(theirs.batch, theirs.best)
     again = {run["method"]: run["provenance"] for run in open_board(store, theirs.results).rows}
@@ -122,3 +123,11 @@ def test_the_site_holds_them_too(theirs: Theirs, tmp_path: Path):
     assert ">self-reported</span>" in index
     for written in (tmp_path / "site").glob("*.html"):
         assert "<img" not in written.read_text()
+
+
+def test_what_arrives_while_the_board_is_open_is_shown(theirs: Theirs, ours: Path):
+    before = {run["run_id"] for run in open_board(ours, theirs.results).rows}
+    late = add_run(new_store(ours.parent), arm("pact", **{**SAME, "code": "0" * 16}), [1.0] * 12)
+    verify(theirs.batch, theirs.best)
+    after = {run["run_id"]: run["provenance"] for run in open_board(ours, theirs.results).rows}
+    assert after.keys() - before == {late.run_id} and after[theirs.best.run_id] == "verified"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
@@ -12,8 +13,10 @@ pytest.importorskip("plotly")
 from boards import page, texts
 from stored_runs import add_run, arm, new_store
 
+from harness.report.gather import Line
 from harness.stats import ra_macro
-from leaderboard.data import open_board
+from leaderboard import suites
+from leaderboard.data import Scores, open_board
 from leaderboard.export import export
 from leaderboard.suites import certainty, suite_group, suites_of
 
@@ -99,3 +102,17 @@ def test_the_site_has_the_suite_too(store: Path, tmp_path: Path):
     titles = [written.name for written in (tmp_path / "site").glob("*.html") if f">{NAME}<" in written.read_text()]
     assert any(name.startswith("pareto") for name in titles)
     assert any("Not averaged" in written.read_text() for written in (tmp_path / "site").glob("*.html"))
+
+
+def test_p_is_adjusted_for_all_methods_at_the_budget(store: Path):
+    """No draw speaks against divprune, so its own p is 2 x 1/4001; two methods are judged beside random."""
+    assert lines_of(store)["divprune"].p == pytest.approx(2 * 2 / 4001)
+
+
+def test_each_benchmark_is_drawn_by_a_seed_of_its_own():
+    """Drawn by one seed, two alike benchmarks would rise and fall together, and their mean would spread as one does."""
+    clusters = np.arange(200)
+    one = Scores(pd.DataFrame({"full": np.ones(200), "run": clusters % 2}), clusters, {}, {})
+    arms = [{name: Line({"run_id": run}, {}) for name in "ab"} for run in ("full", "run")]
+    spread = suites._draws(arms, arms[0], {"a": one, "b": one})[:, 1].std()
+    assert spread == pytest.approx(np.sqrt(0.25 / 200 / 2), rel=0.1)
