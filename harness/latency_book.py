@@ -11,6 +11,7 @@ from harness.identity import git_state
 from harness.latency_rows import read_table, summary_of, write_table
 from harness.latency_table import Cell, Outcome
 from harness.measure.machine import machine
+from harness.places import without_home
 from harness.published_latency import published
 
 
@@ -61,7 +62,7 @@ class Book:
         identity = cell.identity(self._machine.id)
         picture = [identity.pop("width_px"), identity.pop("height_px")]
         method, words = identity.pop("method").partition(":")[0], identity.pop("text_tokens")
-        return {
+        return without_home({
             "status": outcome.status,
             "message": outcome.message,
             "model": identity.pop("model"),
@@ -74,7 +75,7 @@ class Book:
             "git_commit": self._git.commit,
             "git_dirty": self._git.dirty,
             "published": published(cell.stage.model, method, str(cell.budget)),
-        }
+        })  # fmt: skip
 
     def _document(self) -> dict[str, Any]:
         others = {key: row for key, row in self._known.items() if key not in self._keys.values()}

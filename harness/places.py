@@ -19,7 +19,7 @@ def without_home(value: Any, home: Path | None = None) -> Any:
         case Mapping():
             return {key: without_home(item, home) for key, item in value.items()}
         case list() | tuple():
-            return type(value)(without_home(item, home) for item in value)
+            return (list if isinstance(value, list) else tuple)(without_home(item, home) for item in value)
         case _:
             return value
 

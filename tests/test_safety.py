@@ -77,6 +77,9 @@ def test_no_record_names_the_user_or_a_secret(
     again = harness("run", "--method", "~/demo.py", "--model", "~/model", "--benchmark", str(home / "questions"),
                     "--no-timing", "--json")  # fmt: skip
     assert again.code == 0 and again.document["run_id"] == said.document["run_id"]  # what a record says can be opened
+    quick = ("--image-size", "64", "--pairs", "1", "--minutes", "0.01", "--out", str(store / "timed.json"))
+    timed = harness("bench", "--model", str(home / "model"), "--methods", str(method), *quick)
+    assert timed.code == 0 and "somebody" not in (store / "timed.json").read_text()
     stale = {row["method"]: row["stale"] for row in harness("list", "runs", "--json").document}
     assert stale == {"full": False, "random": False, "~/demo.py": False}  # its file is found again
 
