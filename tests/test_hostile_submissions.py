@@ -313,6 +313,7 @@ def test_it_is_refused_with_its_reason_and_nothing_else_happens(name: str, victi
     assert any(reason in words for words in told), told
     assert not any("\n" in words for words in told)
     board = read(victim.results, lambda words: None)
+    assert {row["provenance"] for row in board.rows} <= {"self-reported"}
     try:
         board.samples(columns=SAMPLE_COLUMNS)
     except (HarnessError, ValueError) as problem:
