@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -256,6 +257,26 @@ def test_scoring_that_keeps_counts_in_its_module_sees_one_run_and_writes_beside_
         assert (bridge.store.log_folder / run / "submissions/answers.txt").read_text() == "4"
 
 
+def test_a_group_is_its_tasks_as_it_asks_them(folder: Path, bridge_of):
+    place = pope(folder / "group", suite_rows(2), "one", BARE)
+    pope(place, suite_rows(3), "two", BARE)
+    (place / "both.yaml").write_text(
+        "group: both\ntask:\n  - one\n  - task: two\n    generation_kwargs: {max_new_tokens: 1}\n"
+    )
+    other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False, model_name="qwen3_vl")
+    tasks = {task.their_name: task for task in open_tasks(other, "both", is_simple=False, limit=None)}
+    assert {name: len(task.samples) for name, task in tasks.items()} == {"one": 2, "two": 3}
+    assert tasks["one"].revision == task_of(other, "one").revision
+    assert tasks["two"].revision != task_of(other, "two").revision
+    bridge = bridge_of(Notes())
+    records = [
+        read_log(bridge.store.log_path(bridge.run(task, request_of("full", "100%")).run.spec.run_id)).records
+        for task in tasks.values()
+    ]
+    assert [len(found) for found in records] == [len(task.samples) for task in tasks.values()]
+    assert tasks["two"].opened().config.generation_kwargs["max_new_tokens"] == 1
+
+
 def test_what_may_guess_or_ask_a_judge_is_flagged(folder: Path, manager: TaskManager):
     assert task_of(manager).flags == ()
     place = pope(folder / "guess", plain_rows(2), "guess", "process_results: !function guess.score\n")
@@ -345,6 +366,14 @@ def test_their_class_at_all_tokens_answers_as_it_does_unwrapped(manager: TaskMan
     assert [record.prediction for record in records] == answers and len(set(answers)) > 1
     assert {record.entering for record in records} == {(36,) * 6}
     assert told.run.spec.image_backend == "lmms-eval:llava_hf"
+
+
+def test_a_class_that_does_not_exist_or_does_not_work_here_is_named(tiny: Path):
+    with pytest.raises(UsageError, match="has no model class 'llava_hff'"):
+        open_wrapped(str(tiny), "llava_hff", "float32", "cpu", "sdpa")
+    if find_spec("torchvision") is None:
+        with pytest.raises(EnvironmentProblem, match=r"qwen3_vl does not work here: .*Torchvision"):
+            open_wrapped("reference-a", "qwen3_vl", "float32", "cpu", "sdpa")
 
 
 def test_their_class_under_a_pruner_keeps_a_quarter_and_is_given_back(

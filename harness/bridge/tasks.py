@@ -64,10 +64,15 @@ def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -
     if word not in manager.all_tasks:
         raise UnknownBenchmark(f"lmms-eval has no task {word!r}; nearest: {nearest(word, manager.all_tasks)}")
 
-    def load() -> dict[str, Any]:
-        return dict(_leaves(_loaded(manager, word, "simple" if is_simple else "chat")))
+    def load(asked: str) -> dict[str, Any]:
+        return dict(_leaves(_loaded(manager, asked, "simple" if is_simple else "chat")))
 
-    return [_task(theirs, lambda name=name: load()[name], limit) for name, theirs in load().items()]
+    def again(name: str, theirs: Any) -> Any:
+        """The task alone, unless its group asks it in another way."""
+        alone = load(name)[name] if name != word and name in manager.all_tasks else None
+        return alone if alone is not None and _config(alone) == _config(theirs) else load(word)[name]
+
+    return [_task(theirs, functools.partial(again, name, theirs), limit) for name, theirs in load(word).items()]
 
 
 def _loaded(manager: Any, word: str, kind: str) -> Mapping[Any, Any]:
@@ -114,16 +119,20 @@ def _sample(name: str, doc: Mapping[str, Any]) -> Sample:
 
 
 def _revision(theirs: Any, count: int) -> str:
-    config = {key: value for key, value in theirs.dump_config().items() if key not in PLACES}
     return digest(
         {
             "rows": rows_hash(theirs.eval_docs, count),
-            "config": ADDRESS.sub("", json.dumps(config, sort_keys=True, default=str)),
+            "config": _config(theirs),
             "prompt": json.dumps(_in_force(theirs.lmms_eval_specific_kwargs), sort_keys=True, default=str),
             "code": [_sha(file) for file in _files(_callables(vars(theirs.config)))],
             "bridge": [_sha(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING],
         }
     )
+
+
+def _config(theirs: Any) -> str:
+    config = {key: value for key, value in theirs.dump_config().items() if key not in PLACES}
+    return ADDRESS.sub("", json.dumps(config, sort_keys=True, default=str))
 
 
 def _in_force(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -49,21 +49,22 @@ class Wrapped:
 
 def open_wrapped(name: str, their_name: str, dtype: str, device: str, attention: str) -> Wrapped:
     """Their class of that name on a model of ours by name. Raises UsageError, EnvironmentProblem, UnknownModel."""
-    from lmms_eval.models import get_model
+    from lmms_eval.models import MODEL_REGISTRY_V2, get_model
 
+    if their_name not in MODEL_REGISTRY_V2.list_model_names():
+        raise UsageError(f"lmms-eval has no model class {their_name!r}; --prompt-as names the one to wrap")
     source, revision = parted(resolve(name))
-    try:
-        kind = get_model(their_name)
-    except ValueError as error:
-        raise UsageError(f"lmms-eval has no model class {their_name!r}; --prompt-as names the one to wrap") from error
-    except ImportError as error:
-        raise EnvironmentProblem(f"lmms-eval's {their_name} cannot be imported here: {error}; install that") from error
     wanted = {
         "pretrained": source, "revision": revision, "device": device, "device_map": device, "batch_size": 1,
         "dtype": dtype, "attn_implementation": attention,
     }  # fmt: skip
-    known = inspect.signature(kind.__init__).parameters
-    inner = kind(**{key: value for key, value in wanted.items() if key in known})
+    try:
+        kind = get_model(their_name)
+        known = inspect.signature(kind.__init__).parameters
+        inner = kind(**{key: value for key, value in wanted.items() if key in known})
+    except ImportError as error:
+        why = next(line for line in [*str(error).splitlines(), "an import fails"] if line)
+        raise EnvironmentProblem(f"lmms-eval's {their_name} does not work here: {why}; install that") from error
     inner.model.eval()
     return Wrapped(inner, adopt(name, inner.model, _processor_of(inner), f"lmms-eval:{their_name}"))
 
