@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.report.gather import RESAMPLES
 from harness.stats import drawn_means
 
-LARGE = 2_000_000  # resamples x clusters that are drawn while somebody waits
+LARGE = 1_000_000  # resamples x clusters that are drawn while somebody waits
 
 
 def resamples_for(clusters: ArrayLike) -> int:

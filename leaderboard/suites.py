@@ -19,7 +19,7 @@ from harness.selecting import Row
 from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro, rank_intervals
 from harness.stats.draws import SEED
 from harness.submissions import SELF_REPORTED
-from leaderboard.data import Board, Scores, finished, group_of, scores_of
+from leaderboard.data import Board, Scores, finished, scores_of
 from leaderboard.frontier import resamples_for
 from leaderboard.place import LOCAL, Place
 
@@ -96,10 +96,13 @@ def certainty(group: SuiteGroup, costs: Mapping[str, float]) -> dict[str, float]
 def _suite_group(
     place: Place, suite: str, names: tuple[tuple[str, str], ...], _board: Board, _choice: Choice
 ) -> SuiteGroup:
-    groups = {benchmark: group_of(_board, name) for benchmark, name in names}
-    scores = {benchmark: scores_of(place, finished(_board.groups[name])) for benchmark, name in names}
+    runs = _board.groups
+    scores = {benchmark: scores_of(place, finished(runs[name])) for benchmark, name in names}
     arms = {
-        benchmark: {_arm(line.run): line for line in group.lines if line.ranked} for benchmark, group in groups.items()
+        benchmark: {
+            _arm(run): Line(run, {}) for run in runs[name] if run["run_id"] in scores[benchmark].table and _ok(run)
+        }
+        for benchmark, name in names
     }
     every = list(dict.fromkeys(arm for found in arms.values() for arm in found))
     whole = [arm for arm in every if all(arm in found for found in arms.values())]
@@ -109,19 +112,23 @@ def _suite_group(
     draws = _draws([own[arm] for arm in whole], own[full], scores)
     order = sorted(range(len(lines)), key=lambda at: (whole[at] != full, -(lines[at].run["realised_tokens"] or 0)))
     lines, draws = [lines[at] for at in order], draws[:, order]
-    first = next(iter(groups.values()))
     return SuiteGroup(
-        model=first.model,
+        model=own[full][names[0][0]].run["model"],
         benchmark=f"suite {suite}",
         lines=_judged(lines, draws),
         categories={},
-        images=sum(group.images for group in groups.values()),
+        images=sum(len(np.unique(found.clusters)) for found in scores.values()),
         failures=[],
         choice=_choice,
         by_benchmark={_run_id(suite, arm): {name: line.run["ra"] for name, line in own[arm].items()} for arm in whole},
         lacking=list(_lacking(arms, [arm for arm in every if arm not in own])),
         draws=draws,
     )
+
+
+def _ok(run: Row) -> bool:
+    """Whether a run kept to its budget, measured."""
+    return Line(run, {}).ranked
 
 
 def _arm(run: Row) -> Arm:
