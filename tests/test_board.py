@@ -19,6 +19,7 @@ from boards import HOSTILE, QUICK, small_store
 from commands import commands_in
 from stored_runs import add_run, arm, new_store
 
+from harness.report.gather import Line
 from leaderboard import charts, drawing, writing
 from leaderboard.blocks import Chart, Table, Words
 from leaderboard.data import certainty_of, group_of, open_board
@@ -27,6 +28,7 @@ from leaderboard.frontier import means_over_draws
 from leaderboard.kept import DROPPED, GONE, KEPT, MERGED, bits, grid_of, stages
 from leaderboard.overlay import key, overlay
 from leaderboard.palette import mark_of
+from leaderboard.ranking import budgets_of, middle_of, ranking
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,6 +120,35 @@ def test_rings_lie_around_the_marks_that_they_speak_of():
     curves = [charts.Curve(name, name, [sure]) for name in ("fastv", "divprune", "pact")]
     *marks, rings = charts.trade_off(curves, None, "tokens", "accuracy, %", log=True).data
     assert sorted(rings.x) == sorted(mark.x[0] for mark in marks)
+
+
+def test_what_reaches_rank_one_is_tied_wherever_it_stands_and_controls_never_are():
+    def line(method: str, rank: tuple[int, int, int]) -> Line:
+        known = {"ra": 0.9, "accuracy": 0.9, "provenance": "local", "method": method, "preset": "", "seed": 0}
+        unknown = dict.fromkeys(["lr", "realised_tokens", "flops_ratio", "indicative", "status", "batch"])
+        return Line({**unknown, **known}, {}, rank=rank)
+
+    shown = str(ranking([line("fastv", (2, 1, 3)), line("pact", (3, 2, 3)), line("random", (1, 1, 3))], None))
+    rows = {name: kind for kind, name in re.findall(r'<tr class="([^"]*)">.*?<span>(\w+)</span>', shown)}
+    assert rows == {"fastv": "tied", "pact": "", "random": "control"}
+
+
+def test_runs_at_their_own_budgets_are_no_budget_to_choose():
+    known = {"method": "vprune", "status": "ok", "realised_tokens": 30.0}
+    asked = [("50%", "layer_average"), ("native", "native"), ("25%", "layer_average")]
+    lines = [Line({**known, "budget": budget, "budget_kind": kind}, {}) for budget, kind in asked]
+    assert budgets_of(lines) == ["50%", "25%"] and middle_of(["80%", "50%", "25%", "11%"]) == "50%"
+
+
+def test_names_in_charts_hold_no_tags():
+    assert charts.plain_text("<b>&") == "&lt;b&gt;&amp;" and charts.plain_text("x" * 300)[-1] == "…"
+
+
+def test_the_numbers_of_a_column_end_alike():
+    table = Table(("a", "b", "c"), [(1.0, 1, "x"), (2.25, 2, True), (None, None, None)], "x")
+    assert [drawing.decimals(table, at) for at in range(3)] == [2, None, None]
+    assert "<td>1.00</td>" in str(writing._written(table, Path("."), "x"))
+    assert drawing.frame_of(table)["c"].tolist()[:2] == ["x", "yes"]
 
 
 def test_no_file_of_the_board_is_named_like_a_library():

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
-from boards import HOSTILE, page, small_store, texts
+from boards import HOSTILE, QUICK, page, small_store, texts
 from filelock import FileLock
+from stored_runs import add_run, arm, new_store
 
 PAGES = ("overview", "pareto", "method", "compare", "samples", "latency")
 WITHOUT_RUNS = ("profile", "published", "submit")
@@ -59,6 +60,15 @@ def test_what_is_not_ranked_stands_apart(store: Path):
 @pytest.mark.parametrize("cost", ["visual tokens", "FLOPs", "latency"])
 def test_each_cost_has_its_chart(store: Path, cost: str):
     assert len(page("pareto", store, cost=cost).get("plotly_chart")) == 1
+
+
+def test_runs_of_one_name_are_told_apart_by_their_ids(tmp_path: Path):
+    made = new_store(tmp_path)
+    full = add_run(made, arm("full", **QUICK), [1.0] * 4)
+    for seed in (0, 1):
+        add_run(made, arm("random", seed=seed, **QUICK), [1.0, 0.0, float(seed), 0.0], full)
+    options = page("compare", made.path).selectbox(key="pick:a").options
+    assert len(set(options)) == 3 and sum(one.startswith("random:50% · ") for one in options) == 2
 
 
 def test_two_runs_are_compared_question_by_question(store: Path):

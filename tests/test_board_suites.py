@@ -20,7 +20,8 @@ from leaderboard.data import Scores, open_board
 from leaderboard.export import export
 from leaderboard.suites import certainty, suite_group, suites_of
 
-RIGHT = {  # of twelve questions; no pruning has all of pope and eight of gqa
+ASKED = {"pope": 12, "gqa": 16}
+RIGHT = {  # no pruning has all of pope and eight of gqa
     "divprune": {"pope": 12, "gqa": 6},
     "random": {"pope": 6, "gqa": 4},
     "fastv": {"pope": 3, "gqa": 1},
@@ -34,10 +35,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = new_store(tmp_path_factory.mktemp("suites"))
     for benchmark, count in (("pope", 12), ("gqa", 8)):
         about = {"benchmark": benchmark, "sample_ids": benchmark}
-        full = add_run(made, arm("full", **about), [1.0] * count + [0.0] * (12 - count))
+        asked = ASKED[benchmark]
+        full = add_run(made, arm("full", **about), [1.0] * count + [0.0] * (asked - count))
         for method, right in RIGHT.items():
             if benchmark in right:
-                add_run(made, arm(method, **about), [1.0] * right[benchmark] + [0.0] * (12 - right[benchmark]), full)
+                scores = [1.0] * right[benchmark] + [0.0] * (asked - right[benchmark])
+                add_run(made, arm(method, **about), scores, full)
     return made.path
 
 
@@ -55,9 +58,12 @@ def test_the_mean_over_benchmarks_of_each_ones_ra_with_its_interval(store: Path)
     assert lines["divprune"].run["ra"] == pytest.approx((12 / 12 + 6 / 8) / 2)
     assert lines["random"].run["ra"] == pytest.approx((6 / 12 + 4 / 8) / 2)
     assert lines["full"].run["ra"] == 1.0
-    told = ra_macro((np.arange(12) < right, np.arange(12) < full, np.arange(12)) for right, full in ((12, 12), (6, 8)))
+    told = ra_macro(
+        (np.arange(asked) < right, np.arange(asked) < full, np.arange(asked))
+        for asked, right, full in ((12, 12, 12), (16, 6, 8))
+    )
     assert (lines["divprune"].run["ra_low"], lines["divprune"].run["ra_high"]) == pytest.approx((told.low, told.high))
-    assert lines["divprune"].run["accuracy"] == pytest.approx((12 / 12 + 6 / 12) / 2)
+    assert lines["divprune"].run["accuracy"] == pytest.approx((12 / 12 + 6 / 16) / 2)
 
 
 def test_methods_are_ranked_and_judged_beside_random_on_drawn_images(store: Path):
@@ -86,7 +92,7 @@ def test_the_front_is_of_mean_ra(store: Path):
     sure = certainty(group, {line.run["run_id"]: line.run["realised_tokens"] for line in group.lines})
     named = {line.name: sure[line.run["run_id"]] for line in group.lines}
     assert named["divprune"] == 1.0 and named["fastv"] == 0.0
-    neither = (1 - 2 / 12) ** 12  # of the questions that divprune lost: then no pruning is not better
+    neither = (1 - 2 / 16) ** 16  # of the questions that divprune lost: then no pruning is not better
     assert named["full"] == pytest.approx(1 - neither, abs=0.02)
     shown = page("pareto", store, on=NAME)
     assert shown.dataframe[0].value.columns[2] == "RA, mean over benchmarks, %"
