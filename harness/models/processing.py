@@ -1,7 +1,7 @@
 """Processors without torchvision: the image half of a vision-language processor.
 
 transformers' Qwen and InternVL processors insist on a video processor, which needs torchvision. `image_only` leaves
-the video half out; it works with and without torchvision. Source: shared/specs/transformers.md, section 4.
+the video half out; it works with and without torchvision.
 """
 
 from pathlib import Path
