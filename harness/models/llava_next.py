@@ -190,3 +190,7 @@ class LlavaNext(Llava):
         rows = VisualRows(*(x[order] for x in (image, unit, kind, size)), tuple(counts))
         tokens = torch.cat([self.projector(hidden.flatten(0, 1)), newline.to(hidden.dtype)])[order]
         return Features(tokens, (), of_slots(hidden, source), Slots(rows, source))
+
+    def _pooled(self, features: Features, counts: tuple[int, ...]) -> Any:
+        pictures = [base + rest for base, rest in zip(counts[::2], counts[1::2], strict=True)]
+        return features.tokens.split(pictures)
