@@ -115,6 +115,13 @@ def test_the_front_on_the_board_is_what_is_better_for_no_more(tmp_path: Path):
     assert sure["full100%"] == 0.0
 
 
+def test_bars_reach_from_the_lower_to_the_upper_bound():
+    point = charts.Point(16.0, 80.0, 70.0, 85.0, "", x_low=15.0, x_high=18.0)
+    (mark,) = charts.trade_off([charts.Curve("fastv", "fastv", [point])], None, "tokens", "accuracy, %", log=False).data
+    assert (mark.error_y.array, mark.error_y.arrayminus) == ((5.0,), (10.0,))
+    assert (mark.error_x.array, mark.error_x.arrayminus) == ((2.0,), (1.0,))
+
+
 def test_rings_lie_around_the_marks_that_they_speak_of():
     sure = charts.Point(16.0, 80.0, 70.0, 90.0, "", certainty=0.9)
     curves = [charts.Curve(name, name, [sure]) for name in ("fastv", "divprune", "pact")]

@@ -11,7 +11,9 @@ pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 from boards import HOSTILE, QUICK, page, small_store, texts
 from filelock import FileLock
-from stored_runs import add_run, arm, new_store
+from stored_runs import add_run, add_stopped, arm, new_store
+
+from harness.figures import REPORTED, Figures
 
 PAGES = ("overview", "pareto", "method", "compare", "samples", "latency")
 WITHOUT_RUNS = ("profile", "published", "submit")
@@ -55,6 +57,15 @@ def test_what_is_not_ranked_stands_apart(store: Path):
     for run in ("pact:25%", "tome:50%"):
         assert run in apart
         assert f">{run.partition(':')[0]}<" not in ranked
+
+
+def test_what_another_tool_reported_is_listed_once_and_apart(tmp_path: Path):
+    made = new_store(tmp_path)
+    full = add_run(made, arm("full", **QUICK), [1.0] * 4)
+    add_run(made, arm("fastv", **QUICK), [1.0, 0.0, 1.0, 0.0], full)
+    add_stopped(made, arm("lmms-eval", **QUICK), Figures(REPORTED, n=4, accuracy=0.5))
+    (reported,) = page("overview", made.path).dataframe
+    assert reported.value.to_numpy().tolist() == [["lmms-eval", "reference-a", "reference-quick", 4, 50.0]]
 
 
 @pytest.mark.parametrize("cost", ["visual tokens", "FLOPs", "latency"])

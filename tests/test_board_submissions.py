@@ -78,6 +78,7 @@ def test_a_verified_run_is_ranked_beside_the_store_and_marked(theirs: Theirs, ou
     shown = page("overview", ours, results=theirs.results)
     table = ranking(shown)
     assert table.index(">divprune<") < table.index(">fastv<")
+    assert '<span class="pill yes" title="batch a-batch">verified</span>' in table
     assert table.count(">verified</span>") == 1 and table.count(">local</span>") == 3
     assert "Best at 50%: divprune, RA 91.7 %" in " ".join(texts(shown))
 
