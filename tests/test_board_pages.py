@@ -88,6 +88,7 @@ def test_two_runs_are_compared_question_by_question(store: Path):
     assert told["questions that only A has right"] == "9"
     assert told["questions that only B has right"] == "0"
     assert len(shown.dataframe[1].value) == 9
+    assert len(page("compare", store, a="fastv:50%", b="full").dataframe[1].value) == 9
 
 
 def test_only_what_pruning_lost_is_listed(store: Path):
