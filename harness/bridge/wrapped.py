@@ -104,7 +104,7 @@ class _Answering:
     def _generate(self, pruned: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
         try:
             return pruned(*args, **arguments)
-        except BaseException as problem:
+        except BaseException as problem:  # their class may swallow it; it is raised again above
             self.problems.append(problem)
             raise
 
