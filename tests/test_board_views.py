@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 from harness.report.gather import Group, Line
-from leaderboard.views import latency, overview, pareto
+from leaderboard.views import latency, method, overview, pareto
 
 
-def line(method: str, rank: tuple[int, int, int] | None = None, **known: object) -> Line:
+def line(name: str, rank: tuple[int, int, int] | None = None, **known: object) -> Line:
     about = {"preset": "", "seed": 0, "budget": "50%", "ra": 0.9, "pruned_ms": {"total": 1.0}, "late_ceiling_lr": None}
-    return Line({**about, "method": method, **known}, {}, rank=rank)
+    return Line({**about, "method": name, **known}, {}, rank=rank)
 
 
 def test_controls_that_do_better_than_the_best_method_are_named():
@@ -42,3 +42,8 @@ def test_the_late_pruning_ceiling_is_the_highest_that_was_found():
 def test_time_saved_becomes_a_cost_and_its_bounds_change_places():
     assert pareto.COSTS["latency"].of(line("fastv", lr=0.25, lr_low=0.125, lr_high=0.5)) == (0.75, 0.5, 0.875)
     assert pareto.COSTS["latency"].of(line("fastv", lr=None)) is None
+
+
+def test_controls_come_last_among_the_methods():
+    group = Group("m", "b", [line("grid"), line("vprune"), line("full")], {}, 1, [])
+    assert method.methods_of(group) == ["vprune", "grid"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,12 @@ def test_unpruned_rows_come_along_from_the_same_table_only():
 def test_the_csv_holds_every_number_and_its_source():
     lines = csv_of(NUMBERS[:2]).splitlines()
     assert len(lines) == 3 and lines[0].startswith("method,model,benchmark") and NUMBERS[0].method in lines[1]
+
+
+def test_first_hand_sources_stand_first_and_second_hand_numbers_are_counted():
+    own = [number for number in NUMBERS if not number.second_hand][:2]
+    told = [replace(number, second_hand=True, source="somebody") for number in own]
+    mixed = [replace(told[0], source="mixed"), replace(own[1], source="mixed", method="pact")]
+    parts = str(sources([*told, *mixed, *own])).split("<details")
+    assert [part.partition("<b>")[2].partition("</b>")[0] for part in parts[1:]][-1] == "somebody"
+    assert sum("1 second-hand" in part for part in parts) == 1 and ">second-hand</span>" in parts[-1]
