@@ -216,8 +216,8 @@ from importlib.machinery import PathFinder
 class Hiding(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        hidden = {"datasets", "duckdb", "streamlit", "pandas", "pyarrow", "scipy", "skimage", "sklearn", "plotly", "ray"}
-        hidden |= {"platformdirs", "torchvision", "matplotlib", "tensorboard", "pynvml"}
+        hidden = {"datasets", "duckdb", "streamlit", "pandas", "pyarrow", "scipy", "skimage", "sklearn", "plotly"}
+        hidden |= {"ray", "platformdirs", "torchvision", "matplotlib", "tensorboard", "pynvml"}
         return None if name.partition(".")[0] in hidden else PathFinder.find_spec(name, path, target)
 sys.meta_path[:] = [Hiding if one is PathFinder else one for one in sys.meta_path]
 sys.path.insert(0, sys.argv.pop(1))

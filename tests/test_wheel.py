@@ -31,10 +31,10 @@ def tracked(*folders: str) -> set[str]:
     return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_the_papers_numbers(wheel: Path):
+def test_the_wheel_has_every_file_of_the_packages_and_the_results(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    published = {name.replace("results/published", "leaderboard/published") for name in tracked("results/published")}
-    assert tracked(*PACKAGES) | published <= names
+    results = {name.replace("results/", "leaderboard/") for name in tracked("results/published", "results/submissions")}
+    assert tracked(*PACKAGES) | results <= names
     assert "harness/reference/model-a/model.safetensors" in names and "harness/authoring/templates/test.txt" in names
     places = {name.split("/")[0] for name in names}
     assert {place for place in places if not place.endswith(".dist-info")} == set(PACKAGES)

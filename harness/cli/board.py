@@ -42,12 +42,11 @@ def board(
     import sys
 
     from harness.errors import HarnessError
-    from harness.identity import ROOT
     from harness.store import default_store_path
 
     _check_extra()
     path = (store or default_store_path()).absolute()
-    submitted = results or (None if store else ROOT / "results")
+    submitted = results or (None if store else _shipped_results())
     given = [str(path), *([str(submitted.absolute())] if submitted else [])]
     if export:
         command = [sys.executable, "-m", "leaderboard.export", given[0], str(export), *given[1:]]
@@ -69,6 +68,14 @@ def board(
     finally:
         server.terminate()
         server.wait()
+
+
+def _shipped_results() -> Path:
+    """The folder with the submissions that came with the code: of a checkout, or of a wheel."""
+    from harness.identity import ROOT
+
+    checkout, wheel = ROOT / "results", ROOT / "leaderboard"
+    return wheel if (wheel / "submissions").is_dir() else checkout
 
 
 def _check_extra() -> None:

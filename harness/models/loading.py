@@ -31,10 +31,10 @@ from harness.models.llava_next import LlavaNext
 from harness.models.processing import load_processor
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.models.qwen3_vl import Qwen3VL
-from harness.reference.paths import MODEL_A
+from harness.reference.paths import MODELS
 from methods.base import Pruner
 
-EMBEDDED = {"reference-a": MODEL_A}
+EMBEDDED = {f"reference-{letter}": folder for letter, folder in MODELS.items()}
 FAMILIES: dict[str, type[Family]] = {
     family.model_type: family for family in (Qwen3VL, Qwen25VL, InternVL, Llava, LlavaNext)
 }
