@@ -3,6 +3,7 @@
 # make floor   gold tests of all model families on the oldest transformers that is supported; minutes
 # make lmms    the bridge to lmms-eval, in an environment with it
 # make validate-results  every submission in results/, as continuous integration checks them
+# make results  the first board (results/first-board.toml): answers, times and submits it; goes on where it stopped; hours
 # make reference  remake the suite and compare it, train model A (goes on where it stopped), evaluate; about 2 hours
 # Tests run in two processes of one thread each: two threads each would fight over two cores.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test proofs floor lmms lint validate-results reference clean
+.PHONY: run test proofs floor lmms lint results validate-results reference clean
 
 run: $(VENV)/installed
 	$(BIN)/harness run --method quietprune
@@ -39,6 +40,11 @@ RESULTS := results
 BASE := HEAD
 validate-results: $(VENV)/installed
 	$(BIN)/harness validate "$(RESULTS)" --base "$(BASE)"
+
+BOARD := runs/board/board.duckdb
+results: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/harness sweep results/first-board.toml --workers 2 --store $(BOARD)
+	$(BIN)/harness submit --store $(BOARD)
 
 REFERENCE := runs/reference
 reference: $(VENV)/installed-reference
