@@ -73,7 +73,7 @@ def test_every_figure_is_told_from_the_rows(contents: RunContents):
     assert (figures["base_peak_bytes"], figures["pruned_peak_bytes"]) == (120, None)
     assert (figures["base_kv_cache_bytes"], figures["pruned_kv_cache_bytes"]) == (64, 32)
     assert figures["base_prefills_per_s"] == {"1": 25, "8": None, "32": None}
-    assert "one prompt at a time" in figures["throughput_note"]
+    assert "prompt by prompt" in figures["throughput_note"]
     assert (figures["base_joules"], figures["pruned_joules"]) == (9, None)
     assert figures["pruned_attention"] == {"llm_prefill": "flash x14, unfused x2"} and figures["base_attention"] == {}
     assert (figures["roofline_peaks"], figures["roofline_lr"]) == ("measured", pytest.approx(5 / 15))
