@@ -1,12 +1,13 @@
-"""Every method at several budgets beside random and beside no pruning, from a sweep's store.
+"""Every method at several budgets beside the controls and beside no pruning, from a sweep's store.
 
-    harness sweep --methods all --budgets 80%,50%,25%,11% --no-timing --store table.duckdb
-    python benchmarks/methods_table.py --store table.duckdb --write docs/methods-table.md
+    make results
+    python benchmarks/methods_table.py --store runs/board/board.duckdb --write docs/methods-table.md
 
-Differences are of accuracy, in points, paired by question and clustered by image, with 95 % intervals; a stochastic
-method is averaged over its seeds, question by question. `target kept` is the share of the units under what is asked
-about that are still there behind the method's last site (AIM ends with none by its schedule; merged is gone; downsample
-keeps every unit of a smaller image). Two rows of one budget are compared with random, not with each other.
+RA and differences of accuracy (in points) are paired by question and clustered by image, with 95 % intervals; * leaves
+out no difference. A stochastic method is averaged over its seeds, question by question. `read` is the accuracy on the
+reading questions. `target kept` is the share of the units under what is asked about that are still there behind the
+method's last site (AIM ends with none by its schedule; merged is gone; downsample keeps every unit of a smaller image).
+Two rows of one budget are compared with the controls, not with each other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.stats import Interval, paired_difference
+from harness.stats import Interval, paired_difference, ra_interval
 from harness.store import Frames, load
+
+CONTROLS = ("random", "pool", "downsample")
 
 
 def rows_of(frames: Frames) -> pd.DataFrame:
@@ -25,7 +28,7 @@ def rows_of(frames: Frames) -> pd.DataFrame:
     runs = frames.runs.set_index("run_id")
     samples = frames.samples.merge(runs[["method", "budget"]], left_on="run_id", right_index=True)
     means = samples.groupby(["method", "budget", "sample_id"]).agg(
-        score=("score", "mean"), cluster=("cluster", "first")
+        score=("score", "mean"), cluster=("cluster", "first"), category=("category", "first")
     )
     done = [_row(key, group, runs, means) for key, group in runs.groupby(["method", "budget"]) if key[0] != "full"]
     return pd.DataFrame(done)
@@ -36,11 +39,14 @@ def _row(key: tuple[str, str], group: pd.DataFrame, runs: pd.DataFrame, means: p
     row: dict[str, object] = {"method": method, "budget": budget, "status": "/".join(sorted(set(group["status"])))}
     if row["status"] != "ok":
         return {**row, "floor": group["floor_tokens"].max()}
-    own, chance = means.loc[key], means.loc[("random", budget)]
-    full = means.loc[("full", runs.loc[runs["method"] == "full", "budget"].iloc[0])]
+    own = means.loc[key]
+    full = means.loc[("full", runs.loc[runs["method"] == "full", "budget"].iloc[0])].loc[own.index]
     row |= {"accuracy": group["accuracy"].mean(), "target_kept": group["recall_of_target"].mean()}
-    row["over_full"] = _difference(own, full)
-    row["over_random"] = None if method == "random" else _difference(own, chance)
+    row["ra"] = ra_interval(own["score"], full["score"], own["cluster"])
+    row["read"] = own.loc[own["category"] == "read", "score"].mean()
+    for control in CONTROLS:
+        there = control != method and (control, budget) in means.index.droplevel(2)
+        row[control] = _difference(own, means.loc[(control, budget)]) if there else None
     return row
 
 
@@ -51,13 +57,13 @@ def _difference(own: pd.DataFrame, other: pd.DataFrame) -> Interval:
 
 def table(rows: pd.DataFrame, budgets: list[str]) -> str:
     """Markdown, a section a budget, the most accurate first; * marks a difference whose interval leaves out 0."""
-    parts = []
+    over, parts = " | ".join(f"points over {one}" for one in CONTROLS), []
     for budget in budgets:
         here = rows[rows["budget"] == budget].sort_values("accuracy", ascending=False, na_position="last")
         parts += [
             f"## {budget} of the visual tokens, layer average\n",
-            "| method | accuracy % | points over random | points over unpruned | target kept % |",
-            "|---|---|---|---|---|",
+            f"| method | accuracy % | RA % | read % | {over} | target kept % |",
+            "|---|---|---|---|---|---|---|---|",
             *(_line(row) for row in here.to_dict("records")),
             "",
         ]
@@ -67,9 +73,11 @@ def table(rows: pd.DataFrame, budgets: list[str]) -> str:
 def _line(row: dict) -> str:
     if row["status"] != "ok":
         floor = f", needs {row['floor']:g} of 64 tokens" if row["floor"] == row["floor"] else ""
-        return f"| {row['method']} | {row['status']}{floor} | | | |"
-    over = [_points(row[name]) for name in ("over_random", "over_full")]
-    return f"| {row['method']} | {100 * row['accuracy']:.1f} | {over[0]} | {over[1]} | {100 * row['target_kept']:.0f} |"
+        return f"| {row['method']} | {row['status']}{floor} | | | | | | |"
+    ra = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * one for one in (row["ra"].value, row["ra"].low, row["ra"].high)))
+    over = " | ".join(_points(row[control]) for control in CONTROLS)
+    accuracy, read, kept = (100 * row[name] for name in ("accuracy", "read", "target_kept"))
+    return f"| {row['method']} | {accuracy:.1f} | {ra} | {read:.1f} | {over} | {kept:.0f} |"
 
 
 def _points(interval: Interval | None) -> str:
