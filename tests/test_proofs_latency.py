@@ -154,7 +154,7 @@ class BothClocks:
             yield
 
 
-def test_a_profile_agrees_with_the_measured_stages_within_10_percent(prefill: Run, tmp_path: Path):
+def test_a_trace_agrees_with_the_clock_of_the_same_prefills_within_10_percent(prefill: Run, tmp_path: Path):
     """The same prefills, told by the trace and by the clock: other work of the machine spoils both alike."""
     clock, times = StageClock(PerfCounterBackend()), []
 
