@@ -61,7 +61,7 @@ def table(rows: pd.DataFrame, budgets: list[str]) -> str:
     for budget in budgets:
         here = rows[rows["budget"] == budget].sort_values("accuracy", ascending=False, na_position="last")
         parts += [
-            f"## {budget} of the visual tokens, layer average\n",
+            f"### {budget} of the visual tokens, layer average\n",
             f"| method | accuracy % | RA % | read % | {over} | target kept % |",
             "|---|---|---|---|---|---|---|---|",
             *(_line(row) for row in here.to_dict("records")),
@@ -72,7 +72,7 @@ def table(rows: pd.DataFrame, budgets: list[str]) -> str:
 
 def _line(row: dict) -> str:
     if row["status"] != "ok":
-        floor = f", needs {row['floor']:g} of 64 tokens" if row["floor"] == row["floor"] else ""
+        floor = f", needs {row['floor']:g} tokens" if row["floor"] == row["floor"] else ""
         return f"| {row['method']} | {row['status']}{floor} | | | | | | |"
     ra = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * one for one in (row["ra"].value, row["ra"].low, row["ra"].high)))
     over = " | ".join(_points(row[control]) for control in CONTROLS)
@@ -87,19 +87,24 @@ def _points(interval: Interval | None) -> str:
     return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]{sure}"
 
 
-def page(frames: Frames) -> str:
-    runs = frames.runs
-    rows = rows_of(frames)
+def section(frames: Frames, model: str) -> str:
+    """What one model of the store answered."""
+    runs = frames.runs[frames.runs["model"] == model]
+    rows = rows_of(Frames(runs, frames.samples[frames.samples["run_id"].isin(runs["run_id"])], frames.latencies))
     budgets = sorted(rows["budget"].unique(), key=lambda words: -float(words.rstrip("%")))
     full = runs[runs["method"] == "full"].iloc[0]
     about = (
-        f"{full['model']} on {full['benchmark']}: {full['n']} questions, unpruned {100 * full['accuracy']:.1f} %. "
+        f"{full['n']} questions of {full['benchmark']}, unpruned {100 * full['accuracy']:.1f} %. "
         f"Finished {runs['finished_at'].max():%Y-%m-%d %H:%M} UTC, code hash of the unpruned run {full['code']}."
     )
+    return f"## {model}\n\n{about}\n\n{table(rows, budgets)}"
+
+
+def page(frames: Frames) -> str:
     made = __doc__.split("\n\n")
-    return "\n\n".join(
-        ["# All methods at matched budgets", f"Made by\n\n{made[1]}", about, made[2].strip(), table(rows, budgets)]
-    )
+    models = sorted(frames.runs["model"].unique())
+    head = ["# All methods at matched budgets", f"Made by\n\n{made[1]}", made[2].strip()]
+    return "\n\n".join([*head, *(section(frames, model) for model in models)])
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ The clock is this thread's CPU time: as real as wall time on one thread, and dea
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +18,16 @@ import torch
 
 import methods
 from harness.benchmarks import open_benchmark
+from harness.budget import BudgetSpec
 from harness.measure.clock import PerfCounterBackend, StageClock
 from harness.measure.latency import Protocol, Run, measure_pairs, summarise
 from harness.measure.profile import TRACED, RangeClock, profile_arms, range_of
+from harness.measure.profiles import read_profile
 from harness.measure.summary import LatencySummary
 from harness.models.engine import Engine, Inputs
 from harness.models.loading import OpenModel
-from harness.profiling import read_profile
+from harness.profiling import profile_request, sources_opened_once
+from harness.request import Request
 from methods.base import INTERFACE, Budget, Plan, Pruner, Selection, Shape, Signal, Site, View
 
 pytestmark = pytest.mark.proof
@@ -172,3 +176,19 @@ def test_a_trace_agrees_with_the_clock_of_the_same_prefills_within_10_percent(pr
     for stage in ("vit", "projector", "select", "llm_prefill"):
         assert rows[range_of(stage)] == pytest.approx(median(one[stage] for one in clocked), rel=0.10), stage
     assert rows["total"] == pytest.approx(median(one["total"] for one in clocked), rel=0.10)
+
+
+def test_a_corrected_trace_agrees_with_a_clock_without_the_profiler_within_10_percent(tmp_path: Path, one_thread: None):
+    """Each stage of both arms, the middle of five profiles: a burst of other work spoils one of them, not three."""
+    off: dict[tuple[str, str], list[float]] = defaultdict(list)
+    sources = sources_opened_once()
+    for number in range(5):
+        profile_request(Request("divprune", BudgetSpec.parse("50%"), limit=1), tmp_path / str(number), sources)
+        for arm, rows in read_profile(tmp_path / str(number), 1).stages.items():
+            for row in rows:
+                if row.measured_ms and row.stage != "residual":
+                    off[arm, row.stage].append(row.ms / row.measured_ms - 1)
+    assert set(off) == {("base", "vit"), ("base", "projector"), ("base", "llm"), ("base", "total")} | {
+        ("pruned", stage) for stage in ("vit", "projector", "select", "llm", "total")
+    }
+    assert {key: round(median(one), 3) for key, one in off.items() if abs(median(one)) > 0.10} == {}, dict(off)

@@ -1,8 +1,8 @@
 """What a trace says: time by stage, without the profiler's own, and the operators that took most of it.
 
 On an accelerator the device's ranges and kernels count, else the host's. A stage's time is exclusive: a range inside
-another belongs to the inner one. The profiler costs about the same for every event, so its share of a stage is told
-from the stage's events and from what the same prefill took without it.
+another belongs to the inner one. The profiler costs a host about the same for every event, so its share of a stage is
+the stage's events times that cost, which the other stages tell: theirs in the trace against theirs without profiler.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ def read_events(path: Path) -> list[Event]:
 @dataclass
 class _Spent:
     """What one trace holds. ranges_us: repetition -> stage -> exclusive time; totals_us: of each repetition;
-    events: stage -> recorded events; operators_us, calls: (stage, operator)."""
+    events: stage -> recorded events; operators_us, calls: (stage, operator); on_device: told by the device."""
 
     ranges_us: list[Counter[str]] = field(default_factory=list)
     totals_us: list[float] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     operators_us: Counter[tuple[str, str]] = field(default_factory=Counter)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    on_device: bool = False
 
 
 @dataclass
@@ -88,32 +89,60 @@ class _Open:
     end_us: float
 
 
-def stage_table(
-    events: Iterable[Event],
-    measured_ms: Mapping[str, Sequence[float]],
-    middle: Callable[[Iterable[float]], float] = median,
-) -> list[StageTime]:
-    """Every stage, then the residual and the total. Raises ValueError for a trace without a prefill.
+@dataclass(frozen=True)
+class _Slowed:
+    """A stage of one arm, per prefill: recorded events, ms in the trace, ms without the profiler."""
 
-    measured_ms: stage and "total" -> repetitions without the profiler. middle: one number of several repetitions.
+    events: float
+    traced_ms: float
+    measured_ms: float
+
+
+def stage_tables(
+    arms: Mapping[str, Iterable[Event]],
+    measured_ms: Mapping[str, Mapping[str, Sequence[float]]],
+    middle: Callable[[Iterable[float]], float] = median,
+) -> dict[str, list[StageTime]]:
+    """Every stage of each arm, then its residual and total. Raises ValueError for a trace without a prefill.
+
+    measured_ms: arm -> stage and "total" -> repetitions without the profiler. middle: one number of several.
     """
-    spent, on_device = _spent(events)
-    total = middle(spent.totals_us) / 1000
-    traced = {stage: middle(one[stage] for one in spent.ranges_us) / 1000 for stage in (*STAGES, RESIDUAL)}
-    known = {stage: middle(times) for stage, times in measured_ms.items()}
-    known[RESIDUAL] = known[TOTAL] - sum(known.get(stage, 0.0) for stage in STAGES)
-    overhead = 0.0 if on_device else max(0.0, total - known[TOTAL])
-    recorded = sum(spent.events.values())
-    rows = [
-        StageTime(stage, ms, ms - overhead * spent.events[stage] / max(recorded, 1), known.get(stage, 0.0))
-        for stage, ms in traced.items()
-    ]
-    return [*rows, StageTime(TOTAL, total, total - overhead, known[TOTAL])]
+    stages = {arm: _stages(_spent(events), measured_ms[arm], middle) for arm, events in arms.items()}
+    clocked = {(arm, name): one for arm, of in stages.items() for name, one in of.items() if name in STAGES}
+    tables: dict[str, list[StageTime]] = {arm: [] for arm in stages}
+    for arm, of in stages.items():
+        for name, one in of.items():
+            cost = _cost_of_an_event(other for key, other in clocked.items() if key != (arm, name))
+            tables[arm].append(StageTime(name, one.traced_ms, one.traced_ms - cost * one.events, one.measured_ms))
+    return tables
+
+
+def _stages(
+    spent: _Spent, measured_ms: Mapping[str, Sequence[float]], middle: Callable[[Iterable[float]], float]
+) -> dict[str, _Slowed]:
+    """The stages of an arm, its residual and its total."""
+    measured = {stage: middle(times) for stage, times in measured_ms.items()}
+    measured[RESIDUAL] = measured[TOTAL] - sum(measured.get(stage, 0.0) for stage in STAGES)
+    traced_us = {stage: middle(one[stage] for one in spent.ranges_us) for stage in (*STAGES, RESIDUAL)}
+    traced_us[TOTAL] = middle(spent.totals_us)
+    events = {**spent.events, TOTAL: sum(spent.events.values())}
+    per_prefill = 0.0 if spent.on_device else 1 / len(spent.totals_us)
+    return {
+        stage: _Slowed(events.get(stage, 0) * per_prefill, us / 1000, measured.get(stage, 0.0))
+        for stage, us in traced_us.items()
+    }
+
+
+def _cost_of_an_event(stages: Iterable[_Slowed]) -> float:
+    """The ms that make the stages' relative slow-down proportional to their events per ms, by least squares."""
+    seen = [(one.events / one.measured_ms, one.traced_ms / one.measured_ms - 1) for one in stages if one.measured_ms]
+    squares = sum(density**2 for density, _ in seen)
+    return max(0.0, sum(density * slower for density, slower in seen) / squares) if squares else 0.0
 
 
 def top_operators(events: Iterable[Event], count: int) -> list[OperatorTime]:
     """The operators with most time of their own, longest first. Raises ValueError for a trace without a prefill."""
-    spent, _ = _spent(events)
+    spent = _spent(events)
     prefills, everything = len(spent.totals_us), sum(spent.operators_us.values())
     return [
         OperatorTime(name, stage, spent.calls[stage, name] / prefills, us / 1000 / prefills, us / everything)
@@ -121,8 +150,8 @@ def top_operators(events: Iterable[Event], count: int) -> list[OperatorTime]:
     ]
 
 
-def _spent(events: Iterable[Event]) -> tuple[_Spent, bool]:
-    """What the prefills of a trace spent, and whether the device told it."""
+def _spent(events: Iterable[Event]) -> _Spent:
+    """What the prefills of a trace spent."""
     events = list(events)
     on_device = any(one.category == _DEVICE_RANGE and one.name == PREFILL for one in events)
     ranges = _DEVICE_RANGE if on_device else _HOST_RANGE
@@ -132,12 +161,12 @@ def _spent(events: Iterable[Event]) -> tuple[_Spent, bool]:
         is_ours = event.category == ranges and event.name in (PREFILL, *STAGES)
         if is_ours or event.category in operators:
             rows[event.row].append(event)
-    spent = _Spent()
+    spent = _Spent(on_device=on_device)
     for row in rows.values():
         _walk(sorted(row, key=lambda one: (one.start_us, -one.duration_us)), ranges, spent)
     if not spent.totals_us:
         raise ValueError("the trace holds no prefill; make it with `harness run ... --profile DIR`")
-    return spent, on_device
+    return spent
 
 
 def _walk(row: list[Event], ranges: str, spent: _Spent) -> None:

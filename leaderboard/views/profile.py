@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.measure.profiles import Profile, read_profile
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard.data import Board
 from leaderboard.drawing import draw
-from leaderboard.traces import Traces, folders, read_traces
+from leaderboard.traces import arm_ms, folders
 
 TOP = 15  # operators of an arm
 ARMS = {"base": "no pruning"}
@@ -29,9 +30,9 @@ def blocks(folder: Path | None, store: Path) -> Iterator[Block]:
         yield Words(f"No profile lies in {store.parent / 'traces'} yet. Make one:", "note")
         yield Code(f"harness run --method fastv --budget 50% --profile {store.parent / 'traces' / 'fastv'}")
         return
-    traces = read_traces(folder, TOP)
+    traces = read_profile(folder, TOP)
     yield Heading(f"{traces.title}, sample {traces.shape_key}")
-    yield Chart(charts.stage_bars([(traces.title, traces.ms("base"), traces.ms("pruned"))]), "profile-stages")
+    yield Chart(charts.stage_bars([(traces.title, arm_ms(traces, "base"), arm_ms(traces, "pruned"))]), "profile-stages")
     yield Words("With the profiler's own time taken off; measured: by a clock, without the profiler.", "soft")
     yield Table(
         ("arm", "stage", "traced, ms", "corrected, ms", "measured, ms"), list(_stages(traces)), "profile-stages"
@@ -43,7 +44,7 @@ def blocks(folder: Path | None, store: Path) -> Iterator[Block]:
     yield Words(f"The traces in {folder} open in Perfetto and in TensorBoard too.", "soft")
 
 
-def _stages(traces: Traces) -> Iterator[tuple]:
+def _stages(traces: Profile) -> Iterator[tuple]:
     for arm, stages in traces.stages.items():
         for one in stages:
             yield (
@@ -55,7 +56,7 @@ def _stages(traces: Traces) -> Iterator[tuple]:
             )
 
 
-def _operators(traces: Traces) -> Iterator[tuple]:
+def _operators(traces: Profile) -> Iterator[tuple]:
     for arm, operators in traces.operators.items():
         for one in operators:
             yield (
