@@ -49,34 +49,53 @@ def test_a_stage_has_its_own_time_and_an_inner_one_takes_its_share():
     assert (rows["vit"].measured_ms, rows["select"].measured_ms, rows["residual"].measured_ms) == (5, 0, 2)
 
 
-def test_the_profilers_own_time_is_taken_off_by_events_at_a_cost_that_the_other_stages_tell():
-    """The LLM takes 2 ms without the profiler and 3 with it, over 2 recorded events: .5 ms an event."""
-    rows = table(ONE, {"llm": [2.0], "total": [9.0]})
-    assert rows["vit"].ms == pytest.approx(5 - 3 * 0.5)
-    assert rows["select"].ms == pytest.approx(1 - 2 * 0.5)
-    assert rows["total"].ms == pytest.approx(10 - 7 * 0.5)
+def test_the_profilers_own_time_is_taken_off_by_events_at_a_cost_that_other_stages_of_the_tower_tell():
+    """The base's LLM takes 2 ms without the profiler and 3 with it, over 2 recorded events: .5 ms an event."""
+    measured = {"base": {"llm": [2.0], "total": [9.0]}, "pruned": {"llm": [2.8], "total": [9.0]}}
+    rows = {row.stage: row for row in stage_tables({"base": ONE, "pruned": ONE}, measured)["pruned"]}
+    assert rows["llm"].ms == pytest.approx(3 - 2 * 0.5)
+    assert rows["vit"].ms == 5, "no clock of the vision tower tells what an event costs there"
     assert rows["residual"].ms == 1
-    assert rows["llm"].ms == 3, "no other stage tells what an event costs, and its own clock must not"
+
+
+@pytest.mark.parametrize(("outer", "shares"), [("vit", (0.5, 0.5)), ("llm", (0.0, 1.0)), (None, (0.0, 1.0))])
+def test_a_selection_pays_for_its_events_where_it_stands(outer: str | None, shares: tuple[float, float]):
+    """An event costs .4 ms in the ViT and .1 ms in the LLM; a selection inside the ViT is half-way between."""
+    events = [
+        ranged("prefill", 0, 20_000), ranged("vit", 0, 5_000), ranged("llm", 5_000, 5_000),
+        *([ranged(outer, 10_000, 5_000)] if outer else []),
+        ranged("select", 11_000, 3_000), operator("topk", 11_100, 500),
+    ]  # fmt: skip
+    extra = {"vit": 5 if outer != "vit" else 7, "llm": 5 if outer != "llm" else 7}
+    cost = {"vit": 0.4 * (1 + (outer == "vit")), "llm": 0.1 * (1 + (outer == "llm"))}
+    rows = table(events, {stage: [extra[stage] - cost[stage]] for stage in extra} | {"total": [20.0]})
+    assert rows["select"].traced_ms - rows["select"].ms == pytest.approx(2 * (0.4 * shares[0] + 0.1 * shares[1]))
 
 
 def test_a_stages_own_clock_does_not_correct_it():
     """Else a trace would agree with whatever was measured."""
-    fair, wrong = ({"vit": [4.0], "llm": [2.5], "select": [one], "total": [9.0]} for one in (0.5, 0.1))
-    assert table(ONE, fair)["select"].ms == table(ONE, wrong)["select"].ms
-    assert table(ONE, fair)["vit"].ms != table(ONE, wrong)["vit"].ms
-
-
-def test_the_other_arm_tells_what_an_event_costs_too():
-    arms, measured = {"base": ONE, "pruned": ONE}, {"base": {"llm": [2.0], "total": [9.0]}, "pruned": {"total": [9.0]}}
-    pruned = {row.stage: row.ms for row in stage_tables(arms, measured)["pruned"]}
-    assert pruned["llm"] == pytest.approx(3 - 2 * 0.5)
+    fair, wrong = (
+        {
+            "base": {"vit": [4.0], "total": [9.0]},
+            "pruned": {"vit": [vit], "projector": [0.1], "select": [select], "total": [9.0]},
+        }
+        for vit, select in ((4.0, 0.5), (3.0, 0.1))
+    )
+    first, second = (
+        {row.stage: row.ms for row in stage_tables({"base": ONE, "pruned": ONE}, one)["pruned"]}
+        for one in (fair, wrong)
+    )
+    assert first["vit"] == second["vit"] < 5
+    assert first["select"] != second["select"], "it is the ViT's clock that tells"
 
 
 def test_stages_that_are_dense_with_events_tell_more_than_long_ones():
     """A drift of 1 ms in 5 ms of few events must not be taken for the profiler's."""
-    drifted = {"vit": [4.0], "llm": [2.9], "total": [9.0]}  # the LLM: .05 ms an event; the ViT: .33
-    cost = (1 - table(ONE, drifted)["select"].ms) / 2
-    assert cost == pytest.approx((3 / 4 * 1 / 4 + 2 / 2.9 * 0.1 / 2.9) / ((3 / 4) ** 2 + (2 / 2.9) ** 2))
+    short = [ranged("prefill", 0, 2_000), ranged("vit", 0, 1_000), *(operator("add", 10 * n, 5) for n in range(9))]
+    measured = {"base": {"vit": [4.0], "total": [9.0]}, "pruned": {"vit": [0.9], "total": [1.9]}}
+    total = stage_tables({"base": ONE, "pruned": short}, measured)["base"][-1]
+    cost = (3 / 4 * 1 / 4 + 10 / 0.9 * 0.1 / 0.9) / ((3 / 4) ** 2 + (10 / 0.9) ** 2)
+    assert total.stage == "total" and total.traced_ms - total.ms == pytest.approx(4 * cost)
 
 
 def test_repetitions_are_told_by_their_median():

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule,
 from harness.measure.clock import StageClock
 from harness.measure.traces import PREFILL, PROFILE
 
-CYCLES, TIMED, TRACED = 3, 5, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
+CYCLES, TIMED, TRACED = 8, 3, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
 _RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
 
 

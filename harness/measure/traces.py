@@ -1,8 +1,9 @@
 """What a trace says: time by stage, without the profiler's own, and the operators that took most of it.
 
 On an accelerator the device's ranges and kernels count, else the host's. A stage's time is exclusive: a range inside
-another belongs to the inner one. The profiler costs a host about the same for every event, so its share of a stage is
-the stage's events times that cost, which the other stages tell: theirs in the trace against theirs without profiler.
+another belongs to the inner one. On a host the profiler's share of a stage is its events times what one costs, about
+1 us among the ViT's large tensors and half of that in the LLM, as other stages of that tower tell by their clocks. A
+selection inside the ViT has been seen half-way between (docs/log.md), and is taken to be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 PREFILL, PROFILE = "prefill", "profile.json"
 STAGES = ("vit", "projector", "select", "llm")
 RESIDUAL, TOTAL = "residual", "total"
+VISION, LANGUAGE = "vision", "language"
+_TOWERS = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
 _HOST_RANGE, _DEVICE_RANGE = "user_annotation", "gpu_user_annotation"
 _HOST_OPERATORS, _DEVICE_OPERATORS = ("cpu_op",), ("kernel", "gpu_memcpy", "gpu_memset")
 
@@ -69,11 +72,11 @@ def read_events(path: Path) -> list[Event]:
 @dataclass
 class _Spent:
     """What one trace holds. ranges_us: repetition -> stage -> exclusive time; totals_us: of each repetition;
-    events: stage -> recorded events; operators_us, calls: (stage, operator); on_device: told by the device."""
+    events: (stage, tower) -> recorded events; operators_us, calls: (stage, operator); on_device: told by the device."""
 
     ranges_us: list[Counter[str]] = field(default_factory=list)
     totals_us: list[float] = field(default_factory=list)
-    events: Counter[str] = field(default_factory=Counter)
+    events: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     operators_us: Counter[tuple[str, str]] = field(default_factory=Counter)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     on_device: bool = False
@@ -81,19 +84,20 @@ class _Spent:
 
 @dataclass
 class _Open:
-    """An event that encloses what follows, and the stage that it stands in."""
+    """An event that encloses what follows, and the stage and tower that it stands in."""
 
     event: Event
     stage: str
+    tower: str
     is_range: bool
     end_us: float
 
 
 @dataclass(frozen=True)
 class _Slowed:
-    """A stage of one arm, per prefill: recorded events, ms in the trace, ms without the profiler."""
+    """A stage of one arm, per prefill: tower -> recorded events; ms in the trace, ms without the profiler."""
 
-    events: float
+    events: Mapping[str, float]
     traced_ms: float
     measured_ms: float
 
@@ -107,13 +111,18 @@ def stage_tables(
 
     measured_ms: arm -> stage and "total" -> repetitions without the profiler. middle: one number of several.
     """
-    stages = {arm: _stages(_spent(events), measured_ms[arm], middle) for arm, events in arms.items()}
-    clocked = {(arm, name): one for arm, of in stages.items() for name, one in of.items() if name in STAGES}
-    tables: dict[str, list[StageTime]] = {arm: [] for arm in stages}
-    for arm, of in stages.items():
-        for name, one in of.items():
-            cost = _cost_of_an_event(other for key, other in clocked.items() if key != (arm, name))
-            tables[arm].append(StageTime(name, one.traced_ms, one.traced_ms - cost * one.events, one.measured_ms))
+    stages = {
+        (arm, name): one
+        for arm, events in arms.items()
+        for name, one in _stages(_spent(events), measured_ms[arm], middle).items()
+    }
+    tables: dict[str, list[StageTime]] = {arm: [] for arm in arms}
+    for (arm, name), one in stages.items():
+        ms = one.traced_ms
+        for tower, events in one.events.items():
+            telling = [of for key, of in stages.items() if _TOWERS.get(key[1]) == tower and key != (arm, name)]
+            ms -= events * _cost_of_an_event(telling, tower)
+        tables[arm].append(StageTime(name, one.traced_ms, ms, one.measured_ms))
     return tables
 
 
@@ -125,17 +134,18 @@ def _stages(
     measured[RESIDUAL] = measured[TOTAL] - sum(measured.get(stage, 0.0) for stage in STAGES)
     traced_us = {stage: middle(one[stage] for one in spent.ranges_us) for stage in (*STAGES, RESIDUAL)}
     traced_us[TOTAL] = middle(spent.totals_us)
-    events = {**spent.events, TOTAL: sum(spent.events.values())}
-    per_prefill = 0.0 if spent.on_device else 1 / len(spent.totals_us)
-    return {
-        stage: _Slowed(events.get(stage, 0) * per_prefill, us / 1000, measured.get(stage, 0.0))
-        for stage, us in traced_us.items()
-    }
+    events: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for (stage, tower), count in spent.events.items():
+        for row in (stage, TOTAL):
+            events[row][tower] += 0 if spent.on_device else count / len(spent.totals_us)
+    return {stage: _Slowed(events[stage], us / 1000, measured.get(stage, 0.0)) for stage, us in traced_us.items()}
 
 
-def _cost_of_an_event(stages: Iterable[_Slowed]) -> float:
+def _cost_of_an_event(stages: Iterable[_Slowed], tower: str) -> float:
     """The ms that make the stages' relative slow-down proportional to their events per ms, by least squares."""
-    seen = [(one.events / one.measured_ms, one.traced_ms / one.measured_ms - 1) for one in stages if one.measured_ms]
+    seen = [
+        (one.events[tower] / one.measured_ms, one.traced_ms / one.measured_ms - 1) for one in stages if one.measured_ms
+    ]
     squares = sum(density**2 for density, _ in seen)
     return max(0.0, sum(density * slower for density, slower in seen) / squares) if squares else 0.0
 
@@ -179,21 +189,25 @@ def _walk(row: list[Event], ranges: str, spent: _Spent) -> None:
         if is_range and event.name == PREFILL:
             spent.totals_us.append(event.duration_us)
             spent.ranges_us.append(Counter({RESIDUAL: event.duration_us}))
-            stack = [_Open(event, RESIDUAL, True, event.start_us + event.duration_us)]
+            stack = [_Open(event, RESIDUAL, LANGUAGE, True, event.start_us + event.duration_us)]
         elif stack:
             stage = event.name if is_range else stack[-1].stage
-            _count(event, stage, is_range, stack, spent)
-            stack.append(_Open(event, stage, is_range, event.start_us + event.duration_us))
+            tower = _TOWERS.get(stage, stack[-1].tower)
+            opened = _Open(event, stage, tower, is_range, event.start_us + event.duration_us)
+            _count(opened, stack[-1], spent)
+            stack.append(opened)
 
 
-def _count(event: Event, stage: str, is_range: bool, stack: list[_Open], spent: _Spent) -> None:
+def _count(inner: _Open, outer: _Open, spent: _Spent) -> None:
     """Book an event and take its time off the one that it stands in."""
-    spent.events[stage] += 1
-    if is_range:
+    stage, event = inner.stage, inner.event
+    for tower in (VISION, LANGUAGE) if (stage, inner.tower) == ("select", VISION) else (inner.tower, inner.tower):
+        spent.events[stage, tower] += 0.5
+    if inner.is_range:
         spent.ranges_us[-1][stage] += event.duration_us
-        spent.ranges_us[-1][stack[-1].stage] -= event.duration_us
+        spent.ranges_us[-1][outer.stage] -= event.duration_us
         return
     spent.operators_us[stage, event.name] += event.duration_us
     spent.calls[stage, event.name] += 1
-    if not stack[-1].is_range:
-        spent.operators_us[stack[-1].stage, stack[-1].event.name] -= event.duration_us
+    if not outer.is_range:
+        spent.operators_us[outer.stage, outer.event.name] -= event.duration_us
