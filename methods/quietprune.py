@@ -63,7 +63,7 @@ _CHOICES = {
     "slot_pool": ("mean", "first"),
     "qcls_scale": ("match", "none"),
     "guidance": ("query", "saliency"),
-    "schedule": ("geometric", "linear", "front"),
+    "schedule": ("geometric", "linear", "front", "late"),
     "aggregate_norm": ("sum", "none"),
     "granularity": ("unit", "patch"),
 }
@@ -84,7 +84,8 @@ class QuietPrune(Pruner):
 
     act: what stands for the inverse of GELU, "gelu" (the paper's) | "identity" | "gelu_inverse". slot_pool: "mean" of
     the four patch vectors | "first". qcls_scale: "match" | "none". guidance: "query" | "saliency" (no [Q-CLS]; mean
-    attention that a patch receives). schedule: "geometric" | "linear" | "front". aggregate_norm: "sum" | "none".
+    attention that a patch receives). schedule: "geometric" | "linear" | "front" (all at the first cut) | "late" (all
+    at the last). aggregate_norm: "sum" | "none".
     granularity: "unit" | "patch" (single patches stay, packed into units in raster order; without an aggregate).
     """
 
@@ -404,6 +405,8 @@ def stage_counts(n: int, kept: int, schedule: str) -> tuple[int, int, int]:
     """Units of n alive after each of the three cuts, `kept` after the last; never rising. 1 <= kept <= n."""
     if schedule == "front":
         return kept, kept, kept
+    if schedule == "late":
+        return n, n, kept
     counts, before = [], n
     for stage in (1, 2):
         geometric = schedule == "geometric"

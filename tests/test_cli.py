@@ -70,7 +70,7 @@ def test_a_setting_changes_the_run(harness: Command):
     [
         (("--method", "fastvv"), "no method 'fastvv'; nearest: fastv, "),
         (("--method", "fastv:fast"), "fastv has no preset 'fast'; presets: "),
-        (("--method", "grid", "--model", "reference-b"), "no model 'reference-b'; nearest: reference-a"),
+        (("--method", "grid", "--model", "refrence-a"), "no model 'refrence-a'; nearest: reference-a"),
         (("--method", "grid", "--benchmark", "refrence"), "no benchmark 'refrence'; nearest: reference"),
         (("--method", "grid", "--budget", "0%"), "out of range"),
         (("--method", "grid", "--budget", "150%"), "out of range"),

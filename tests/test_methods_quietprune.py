@@ -81,13 +81,18 @@ def test_a_vit_of_three_blocks_is_refused():
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("geometric", (203, 160, 127)), ("linear", (213, 170, 127)), ("front", (127, 127, 127))],
+    [
+        ("geometric", (203, 160, 127)),
+        ("linear", (213, 170, 127)),
+        ("front", (127, 127, 127)),
+        ("late", (256, 256, 127)),
+    ],
 )
 def test_units_alive_at_half_of_256(schedule, expected):
     assert stage_counts(256, 127, schedule) == expected
 
 
-@pytest.mark.parametrize("schedule", ["geometric", "linear", "front"])
+@pytest.mark.parametrize("schedule", ["geometric", "linear", "front", "late"])
 def test_counts_never_rise_and_end_exactly(schedule):
     for n in (1, 2, 3, 7, 64, 65):
         for kept in range(1, n + 1):
@@ -127,7 +132,7 @@ def test_a_native_run_is_refused():
         INIT.plan(Budget("native", 0), shape_of((8, 8)))
 
 
-@pytest.mark.parametrize("schedule", ["geometric", "linear", "front"])
+@pytest.mark.parametrize("schedule", ["geometric", "linear", "front", "late"])
 @pytest.mark.parametrize("grids", [((4, 4),), ((3, 5), (2, 2)), ((6, 6), (1, 1), (2, 5))])
 def test_every_budget_is_met_by_the_three_cuts_with_nested_survivors(grids, schedule):
     pruner = replace(INIT, schedule=schedule)

@@ -1,32 +1,51 @@
-"""The shipped model loads as any hub folder does, fits its budget, and sees."""
+"""The shipped models load as any hub folder does, fit their budgets, and see."""
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen3VLForConditionalGeneration
 
 from harness.models.processing import load_processor
 from harness.reference.evaluate import right_answers, table
-from harness.reference.paths import MODEL_A, SUITE
+from harness.reference.kinds import kind_of
+from harness.reference.paths import MODEL_A, MODELS, SUITE
 from harness.reference.suite import load_questions
 from harness.reference.words import FAMILIES
 
-
-def test_the_model_file_stays_below_fifteen_megabytes():
-    assert (MODEL_A / "model.safetensors").stat().st_size <= 15_000_000
+shipped = pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS)
 
 
+def test_both_models_are_shipped():
+    assert set(MODELS) == {"a", "b"}
+
+
+@shipped
+def test_the_weights_stay_within_their_budget(folder: Path):
+    assert (folder / "model.safetensors").stat().st_size <= kind_of(folder).most_bytes
+
+
+def test_the_models_fit_into_26_megabytes_together():
+    assert sum(file.stat().st_size for folder in MODELS.values() for file in folder.iterdir()) <= 26_000_000
+
+
+def test_another_model_is_not_a_reference_model(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="holds a llama"):
+        kind_of(tmp_path)
+
+
+@shipped
 @torch.inference_mode()
-def test_native_generation_gives_the_answers_that_the_packed_forward_counts():
-    model = Qwen3VLForConditionalGeneration.from_pretrained(MODEL_A, dtype=torch.float32).eval()
-    processor = load_processor(MODEL_A)
+def test_native_generation_gives_the_answers_that_the_packed_forward_counts(folder: Path):
+    model = kind_of(folder).native.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = load_processor(folder)
     questions = load_questions()
     chosen = [next(q for q in questions if q.family == family) for family in FAMILIES]
-    packed = right_answers(MODEL_A, SUITE, chosen)
+    packed = right_answers(folder, SUITE, chosen)
     for question, right in zip(chosen, packed, strict=True):
         content = [{"type": "image"}, {"type": "text", "text": question.question}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -36,12 +55,13 @@ def test_native_generation_gives_the_answers_that_the_packed_forward_counts():
         assert (said == question.answer) == right, question.question
 
 
-def test_every_family_is_answered_far_above_its_majority():
+@shipped
+def test_every_family_is_answered_far_above_its_majority(folder: Path):
     questions = load_questions()
     images = sorted({q.image for q in questions if q.family == "read"})[:6]
     images += sorted({q.image for q in questions if q.family != "read"})[:24]
     asked = [q for q in questions if q.image in set(images)]
-    right = right_answers(MODEL_A, SUITE, asked)
+    right = right_answers(folder, SUITE, asked)
     for family in FAMILIES:
         hits = [bool(hit) for hit, q in zip(right, asked, strict=True) if q.family == family]
         assert len(hits) >= 15, family

@@ -72,8 +72,8 @@ def test_a_grid_file_is_overridden_by_flags(harness: Command, tmp_path: Path):
         (("--methods", "gird", "--budgets", "50%"), "no method 'gird'; nearest: grid"),
         (("--methods", "grid", "--budgets", "0%"), "out of range"),
         (
-            ("--methods", "grid", "--budgets", "50%", "--models", "reference-b"),
-            "no model 'reference-b'; nearest: ",
+            ("--methods", "grid", "--budgets", "50%", "--models", "refrence-a"),
+            "no model 'refrence-a'; nearest: ",
         ),
         (("--methods", "grid", "--budgets", "50%", "--benchmarks", "x"), "no benchmark 'x'; nearest: "),
         (("--methods", "grid", "--budgets", "50%", "--attention", "fast"), "unknown attention 'fast'; use one of sdpa"),

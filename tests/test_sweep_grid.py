@@ -83,7 +83,7 @@ def test_presets_are_methods_of_their_own():
         ({"methods": ("fastv:fast",)}, UnknownMethod, "no preset 'fast'"),
         ({"methods": ()}, UsageError, "needs methods and budgets"),
         ({"budgets": ("150%",)}, UsageError, "out of range"),
-        ({"models": ("reference-b",)}, UnknownModel, "nearest: reference-a"),
+        ({"models": ("refrence-a",)}, UnknownModel, "nearest: reference-a"),
         ({"benchmarks": ("refrence",)}, UnknownBenchmark, "nearest: reference"),
         ({"seeds": 0}, UsageError, "at least 1"),
         ({"seeds": (0, -1)}, UsageError, "at least 1"),

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import Qwen3VLForConditionalGeneration
 
 from harness.models.processing import load_processor
 from harness.reference.architecture import IMAGE_PX
 from harness.reference.asking import Asked
 from harness.reference.batches import IGNORED, LENGTH, Encoder, patches_of
-from harness.reference.packed import PackedModel, layout
+from harness.reference.kinds import kind_of
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import Question, load_questions
 from harness.reference.words import FAMILIES
@@ -30,16 +29,15 @@ from harness.stats import accuracy_interval
 def right_answers(checkpoint: Path, suite: Path, questions: list[Question]) -> np.ndarray:
     """Whether the model of `checkpoint` answers each question exactly, bool (questions,). Questions of an image must
     be adjacent."""
-    model = Qwen3VLForConditionalGeneration.from_pretrained(
-        checkpoint, dtype=torch.float32, use_safetensors=True
-    ).eval()
-    encode, packed = Encoder(load_processor(checkpoint).tokenizer), PackedModel(model)
+    kind = kind_of(checkpoint)
+    model = kind.native.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True).eval()
+    encode, packed = Encoder(load_processor(checkpoint).tokenizer), kind.packed(model)
     right, layouts = [], {}
     for image, group in groupby(questions, key=lambda question: question.image):
         blocks = [encode.block(Asked(q.family, q.question, q.answer, q.boxes)) for q in group]
         inputs, targets = (torch.tensor(part)[None] for part in zip(*blocks, strict=True))
         if len(blocks) not in layouts:
-            layouts[len(blocks)] = layout(model, IMAGE_PX, len(blocks), LENGTH)
+            layouts[len(blocks)] = kind.layout(model, IMAGE_PX, len(blocks), LENGTH)
         tables = layouts[len(blocks)]
         pixels = np.asarray(Image.open(suite / image).convert("RGB"))
         _, tokens, deep = packed.see(torch.from_numpy(patches_of(pixels))[None], tables)

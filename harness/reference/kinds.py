@@ -1,12 +1,13 @@
 """The two reference models: how each is made, run in training, laid out and saved."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, Qwen3VLForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, Qwen3VLForConditionalGeneration
 
 from harness.reference.architecture import new_model
 from harness.reference.architecture_b import new_model_b
@@ -17,9 +18,10 @@ from harness.reference.vocabulary import save_processor, save_processor_b
 
 @dataclass(frozen=True)
 class Kind:
-    """new(seed, folder to start from or None); packed(model): the training forward; layout(model, side in pixels,
-    questions, length): its constants; most_bytes: of the exported weights."""
+    """native: the class of transformers; new(seed, folder to start from or None); packed(model): the training forward;
+    layout(model, side in pixels, questions, length): its constants; most_bytes: of the exported weights."""
 
+    native: type[PreTrainedModel]
     new: Callable[[int, Path | None], PreTrainedModel]
     packed: Callable[[Any], nn.Module]
     layout: Callable[[Any, int, int, int], Any]
@@ -40,6 +42,15 @@ def _new_b(seed: int, start: Path | None) -> PreTrainedModel:
 
 
 KINDS = {
-    "a": Kind(_new_a, PackedModel, layout, save_processor, 15_000_000),
-    "b": Kind(_new_b, PackedModelB, layout_b, save_processor_b, 11_000_000),
+    "a": Kind(Qwen3VLForConditionalGeneration, _new_a, PackedModel, layout, save_processor, 15_000_000),
+    "b": Kind(LlavaForConditionalGeneration, _new_b, PackedModelB, layout_b, save_processor_b, 11_000_000),
 }
+
+
+def kind_of(folder: Path) -> Kind:
+    """The kind of a saved reference model. Raises ValueError for any other model."""
+    saved = json.loads((folder / "config.json").read_text())["model_type"]
+    for kind in KINDS.values():
+        if kind.native.config_class.model_type == saved:
+            return kind
+    raise ValueError(f"{folder} holds a {saved}, which is no reference model")
