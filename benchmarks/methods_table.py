@@ -7,7 +7,9 @@ RA and differences of accuracy (in points) are paired by question and clustered 
 out no difference. A stochastic method is averaged over its seeds, question by question. `read` is the accuracy on the
 reading questions. `target kept` is the share of the units under what is asked about that are still there behind the
 method's last site (AIM ends with none by its schedule; merged is gone; downsample keeps every unit of a smaller image).
-Two rows of one budget are compared with the controls, not with each other.
+Two rows of one budget are compared with the controls, not with each other. LR is the share of the prefill's time that
+is saved (ViT and the method's own time included), here one thread of a shared CPU: indicative, and true of no GPU.
+FLOPs ratio: of the whole prefill.
 """
 
 from __future__ import annotations
@@ -42,11 +44,15 @@ def _row(key: tuple[str, str], group: pd.DataFrame, runs: pd.DataFrame, means: p
     own = means.loc[key]
     full = means.loc[("full", runs.loc[runs["method"] == "full", "budget"].iloc[0])].loc[own.index]
     row |= {"accuracy": group["accuracy"].mean(), "target_kept": group["recall_of_target"].mean()}
-    row["ra"] = ra_interval(own["score"], full["score"], own["cluster"])
+    row["flops_ratio"] = group["flops_ratio"].mean()
+    ra = ra_interval(own["score"], full["score"], own["cluster"])
+    row["ra"] = (ra.value, ra.low, ra.high)
     row["read"] = own.loc[own["category"] == "read", "score"].mean()
     for control in CONTROLS:
         there = control != method and (control, budget) in means.index.droplevel(2)
         row[control] = _difference(own, means.loc[(control, budget)]) if there else None
+    timed = group[group["lr"].notna()]
+    row["lr"] = tuple(timed.iloc[0][["lr", "lr_low", "lr_high"]]) if len(timed) else ()
     return row
 
 
@@ -62,8 +68,8 @@ def table(rows: pd.DataFrame, budgets: list[str]) -> str:
         here = rows[rows["budget"] == budget].sort_values("accuracy", ascending=False, na_position="last")
         parts += [
             f"### {budget} of the visual tokens, layer average\n",
-            f"| method | accuracy % | RA % | read % | {over} | target kept % |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| method | accuracy % | RA % | read % | {over} | target kept % | LR % | FLOPs ratio |",
+            "|---|---|---|---|---|---|---|---|---|---|",
             *(_line(row) for row in here.to_dict("records")),
             "",
         ]
@@ -73,11 +79,23 @@ def table(rows: pd.DataFrame, budgets: list[str]) -> str:
 def _line(row: dict) -> str:
     if row["status"] != "ok":
         floor = f", needs {row['floor']:g} tokens" if row["floor"] == row["floor"] else ""
-        return f"| {row['method']} | {row['status']}{floor} | | | | | | |"
-    ra = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * one for one in (row["ra"].value, row["ra"].low, row["ra"].high)))
+        return f"| {row['method']} | {row['status']}{floor} | | | | | | | | |"
     over = " | ".join(_points(row[control]) for control in CONTROLS)
     accuracy, read, kept = (100 * row[name] for name in ("accuracy", "read", "target_kept"))
-    return f"| {row['method']} | {accuracy:.1f} | {ra} | {read:.1f} | {over} | {kept:.0f} |"
+    cells = [
+        row["method"],
+        f"{accuracy:.1f}",
+        _percent(row["ra"]),
+        f"{read:.1f}",
+        over,
+        f"{kept:.0f}",
+        _percent(row["lr"]),
+    ]
+    return f"| {' | '.join(cells)} | {row['flops_ratio']:.3f} |"
+
+
+def _percent(bounds: tuple[float, ...]) -> str:
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * one for one in bounds)) if bounds else ""
 
 
 def _points(interval: Interval | None) -> str:
