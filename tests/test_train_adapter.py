@@ -24,6 +24,7 @@ from harness.train.adapter import (
     distillation_losses,
     frozen,
     plan_for,
+    save_adapter,
     schedule,
     train,
 )
@@ -221,6 +222,14 @@ def test_a_retrained_adapter_changes_what_a_run_is(exam, tmp_path):
     train(exam, PRUNER, stream, Recipe(steps=2, batch=1), tmp_path / "quietprune.safetensors")
     assert first and opened.adapter_revision(trained) not in ("", first)
     assert opened.adapter_revision(PRUNER) == opened.adapter_revision(None) == ""  # they do not use it
+
+
+def test_an_adapter_that_leaves_float16_is_refused_and_nothing_is_written(tmp_path):
+    adapter = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(adapter.weight, 1e6)
+    with pytest.raises(UsageError, match="weight left float16's range"):
+        save_adapter(tmp_path / "a.safetensors", adapter, "hash", "quietprune", Recipe())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_trains_on_a_file_and_writes_an_adapter(tmp_path, monkeypatch):

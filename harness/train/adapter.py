@@ -129,8 +129,14 @@ def answer_logits(engine: Engine, inputs: Inputs, tokens: int, plan: Plan) -> tu
 
 
 def save_adapter(out: Path, adapter: nn.Module, projector_hash: str, method: str, recipe: Recipe) -> None:
-    """The adapter as safetensors, bound to its base model by the hash of projector and embedding."""
-    tensors = {name: tensor.detach().float().contiguous() for name, tensor in adapter.state_dict().items()}
+    """The adapter as safetensors in float16, bound to its base model by the hash of projector and embedding.
+
+    Raises UsageError where a weight leaves float16's range.
+    """
+    tensors = {name: tensor.detach().half().contiguous() for name, tensor in adapter.state_dict().items()}
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UsageError(f"{', '.join(broken)} left float16's range; train with a lower learning rate")
     metadata = {"base_projector_hash": projector_hash, "method": method, "recipe": json.dumps(asdict(recipe))}
     save_file(tensors, out, metadata)
 
