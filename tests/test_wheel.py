@@ -35,7 +35,8 @@ def test_the_wheel_has_every_file_of_the_packages_and_the_results(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     results = {name.replace("results/", "leaderboard/") for name in tracked("results/published", "results/submissions")}
     assert tracked(*PACKAGES) | results <= names
-    assert "harness/reference/model-a/model.safetensors" in names and "harness/authoring/templates/test.txt" in names
+    assert "harness/reference/model-a/model.safetensors" in names and "harness/reference/model-b/config.json" in names
+    assert "harness/authoring/templates/test.txt" in names
     places = {name.split("/")[0] for name in names}
     assert {place for place in places if not place.endswith(".dist-info")} == set(PACKAGES)
     assert not [name for name in names if name.endswith((".pyc", ".duckdb", ".pt"))]
