@@ -77,7 +77,7 @@ def test_a_folder_without_a_profile_is_a_usage_error(harness: Command, tmp_path:
         json.dumps({"traces": {"base": ["1.pt.trace.json"]}, "measured_ms": {}, "title": "", "shape_key": ""})
     )
     said = harness("profile", "show", str(tmp_path))
-    assert said.code == 2 and "lacks 1.pt.trace.json" in said.complaint
+    assert said.code == 2 and "1.pt.trace.json" in said.complaint and "make it again" in said.complaint
 
 
 @pytest.mark.proof
