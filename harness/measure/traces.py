@@ -20,7 +20,7 @@ PREFILL, PROFILE = "prefill", "profile.json"
 STAGES = ("vit", "projector", "select", "llm")
 RESIDUAL, TOTAL = "residual", "total"
 VISION, LANGUAGE = "vision", "language"
-_TOWERS = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
+_TOWER_OF = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
 _HOST_RANGE, _DEVICE_RANGE = "user_annotation", "gpu_user_annotation"
 _HOST_OPERATORS, _DEVICE_OPERATORS = ("cpu_op",), ("kernel", "gpu_memcpy", "gpu_memset")
 
@@ -84,11 +84,11 @@ class _Spent:
 
 @dataclass
 class _Open:
-    """An event that encloses what follows, and the stage and tower that it stands in."""
+    """An event that encloses what follows, and the stage that it stands in. towers: whose prices it pays, in parts."""
 
     event: Event
     stage: str
-    tower: str
+    towers: tuple[str, ...]
     is_range: bool
     end_us: float
 
@@ -120,7 +120,7 @@ def stage_tables(
     for (arm, name), one in stages.items():
         ms = one.traced_ms
         for tower, events in one.events.items():
-            telling = [of for key, of in stages.items() if _TOWERS.get(key[1]) == tower and key != (arm, name)]
+            telling = [of for key, of in stages.items() if _TOWER_OF.get(key[1]) == tower and key != (arm, name)]
             ms -= events * _cost_of_an_event(telling, tower)
         tables[arm].append(StageTime(name, one.traced_ms, ms, one.measured_ms))
     return tables
@@ -189,20 +189,26 @@ def _walk(row: list[Event], ranges: str, spent: _Spent) -> None:
         if is_range and event.name == PREFILL:
             spent.totals_us.append(event.duration_us)
             spent.ranges_us.append(Counter({RESIDUAL: event.duration_us}))
-            stack = [_Open(event, RESIDUAL, LANGUAGE, True, event.start_us + event.duration_us)]
+            stack = [_Open(event, RESIDUAL, (LANGUAGE,), True, event.start_us + event.duration_us)]
         elif stack:
             stage = event.name if is_range else stack[-1].stage
-            tower = _TOWERS.get(stage, stack[-1].tower)
-            opened = _Open(event, stage, tower, is_range, event.start_us + event.duration_us)
+            towers = _payers(stage, stack[-1].towers)
+            opened = _Open(event, stage, towers, is_range, event.start_us + event.duration_us)
             _count(opened, stack[-1], spent)
             stack.append(opened)
+
+
+def _payers(stage: str, outer: tuple[str, ...]) -> tuple[str, ...]:
+    if stage in _TOWER_OF:
+        return (_TOWER_OF[stage],)
+    return (VISION, LANGUAGE) if stage == "select" and VISION in outer else outer
 
 
 def _count(inner: _Open, outer: _Open, spent: _Spent) -> None:
     """Book an event and take its time off the one that it stands in."""
     stage, event = inner.stage, inner.event
-    for tower in (VISION, LANGUAGE) if (stage, inner.tower) == ("select", VISION) else (inner.tower, inner.tower):
-        spent.events[stage, tower] += 0.5
+    for tower in inner.towers:
+        spent.events[stage, tower] += 1 / len(inner.towers)
     if inner.is_range:
         spent.ranges_us[-1][stage] += event.duration_us
         spent.ranges_us[-1][outer.stage] -= event.duration_us
