@@ -106,8 +106,8 @@ def _points(interval: Interval | None) -> str:
 
 
 def section(frames: Frames, model: str) -> str:
-    """What one model of the store answered."""
-    runs = frames.runs[frames.runs["model"] == model]
+    """What one model of the store answered under today's code."""
+    runs = frames.runs[(frames.runs["model"] == model) & ~frames.runs["stale"]]
     rows = rows_of(Frames(runs, frames.samples[frames.samples["run_id"].isin(runs["run_id"])], frames.latencies))
     budgets = sorted(rows["budget"].unique(), key=lambda words: -float(words.rstrip("%")))
     full = runs[runs["method"] == "full"].iloc[0]
