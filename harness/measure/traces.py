@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -105,16 +105,15 @@ class _Slowed:
 def stage_tables(
     arms: Mapping[str, Iterable[Event]],
     measured_ms: Mapping[str, Mapping[str, Sequence[float]]],
-    middle: Callable[[Iterable[float]], float] = median,
 ) -> dict[str, list[StageTime]]:
     """Every stage of each arm, then its residual and total. Raises ValueError for a trace without a prefill.
 
-    measured_ms: arm -> stage and "total" -> repetitions without the profiler. middle: one number of several.
+    measured_ms: arm -> stage and "total" -> repetitions without the profiler. Of several repetitions: the median.
     """
     stages = {
         (arm, name): one
         for arm, events in arms.items()
-        for name, one in _stages(_spent(events), measured_ms[arm], middle).items()
+        for name, one in _stages(_spent(events), measured_ms[arm]).items()
     }
     tables: dict[str, list[StageTime]] = {arm: [] for arm in arms}
     for (arm, name), one in stages.items():
@@ -126,14 +125,12 @@ def stage_tables(
     return tables
 
 
-def _stages(
-    spent: _Spent, measured_ms: Mapping[str, Sequence[float]], middle: Callable[[Iterable[float]], float]
-) -> dict[str, _Slowed]:
+def _stages(spent: _Spent, measured_ms: Mapping[str, Sequence[float]]) -> dict[str, _Slowed]:
     """The stages of an arm, its residual and its total."""
-    measured = {stage: middle(times) for stage, times in measured_ms.items()}
+    measured = {stage: median(times) for stage, times in measured_ms.items()}
     measured[RESIDUAL] = measured[TOTAL] - sum(measured.get(stage, 0.0) for stage in STAGES)
-    traced_us = {stage: middle(one[stage] for one in spent.ranges_us) for stage in (*STAGES, RESIDUAL)}
-    traced_us[TOTAL] = middle(spent.totals_us)
+    traced_us = {stage: median(one[stage] for one in spent.ranges_us) for stage in (*STAGES, RESIDUAL)}
+    traced_us[TOTAL] = median(spent.totals_us)
     events: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for (stage, tower), count in spent.events.items():
         for row in (stage, TOTAL):
