@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from commands import Command, commands_over
-from hand_submissions import Template, answered, forge, here, prepared, put, spec_of, submit
+from hand_submissions import GIT, Template, answered, forge, here, prepared, put, spec_of, submit
 
 from harness import profiling, runner
 from harness.benchmarks.base import Benchmark
@@ -132,6 +132,18 @@ def test_a_run_is_refused_with_the_reason(case: str, store: Store, benchmark: Be
     put(store, benchmark, run, [True] * 8, spec_of(benchmark, "full"), **how)
     chosen, (refused,) = choose(store, [run.run_id])
     assert chosen == [] and why in refused.why
+
+
+def test_a_run_that_went_on_at_a_later_commit_names_both(store: Store, results: Path, benchmark: Benchmark):
+    run, later = spec_of(benchmark, "grid"), "f" * 40  # as when latency is measured a day after the answers
+    put(store, benchmark, run, [True] * 8, spec_of(benchmark, "full"))
+    with RunLog.open(store.log_path(run.run_id), run, here(git_commit=later)):
+        pass
+    store.ingest(store.log_path(run.run_id))
+    (grid,) = submit(store, results, "grid")
+    code = json.loads((grid.path / f"{run.run_id}.json").read_text())["code"]
+    assert (code["commit"], code["later_commits"]) == (GIT["git_commit"], [later])
+    assert problems(results) == []
 
 
 def test_an_unfinished_run_is_refused(store: Store, benchmark: Benchmark):

@@ -152,8 +152,6 @@ def _log_fault(contents: RunContents | None) -> str | None:
     facts = [session.environment.facts for session in contents.sessions]
     if any(one.get("git_dirty") for one in facts):
         return "the checkout had changes that are in no commit when it ran; commit them and run it again with --force"
-    if len({one.get("git_commit") for one in facts}) > 1:
-        return "parts of it ran at different commits; run it again with --force"
     if not all({"machine_id", "hardware", "software"} <= one.keys() for one in facts):
         return "its log does not say on what machine it ran; run it again with --force"
     return None

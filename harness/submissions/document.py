@@ -50,6 +50,7 @@ def document(run: Submitted, full: Submitted, randoms: Sequence[Submitted], meth
     assert run.contents.figures is not None
     figures = replace(run.contents.figures, reference_run_id=full.run_id)
     facts = run.contents.sessions[0].environment
+    first, *later = dict.fromkeys(session.environment.facts.get("git_commit") for session in run.contents.sessions)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.run_id,
@@ -60,8 +61,9 @@ def document(run: Submitted, full: Submitted, randoms: Sequence[Submitted], meth
         },
         "code": {
             "version": version(DISTRIBUTION),
-            "commit": facts.facts.get("git_commit"),
+            "commit": first,
             "dirty": facts.facts.get("git_dirty"),
+            **({"later_commits": later} if later else {}),
         },
         "machine": {key: facts.facts[key] for key in ("machine_id", "hardware", "software")},
         "started_at": run.contents.sessions[0].at.isoformat(),
