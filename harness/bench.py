@@ -77,9 +77,8 @@ class Bench:
 
 def open_named(sources: Sources, request: Request) -> Benchmark:
     """The benchmark of a request. Raises UnknownBenchmark, BenchmarkUnavailable, CorruptBenchmark."""
-    if request.data_dir is None:
-        return sources.benchmark(request.benchmark)
-    return sources.benchmark(request.benchmark, data_dir=Path(request.data_dir))
+    where = {} if request.data_dir is None else {"data_dir": Path(request.data_dir)}
+    return sources.benchmark(request.benchmark, **where, **({"stream": True} if request.stream else {}))
 
 
 def open_bench(request: Request, sources: Sources | None = None) -> Bench:

@@ -26,7 +26,8 @@ BLIND = ":blind"  # ends a benchmark's name where its images were left out
 class Request:
     """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's.
 
-    data_dir: where published data sets lie offline; it is no part of a run's identity, their content is.
+    data_dir: where published data sets lie offline; stream: whether they are read in place. Neither is part of a
+    run's identity, their content is.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Request:
     attention: str = "sdpa"
     image_backend: str = "pil"
     data_dir: str | None = None
+    stream: bool = False
 
     @property
     def is_full(self) -> bool:

@@ -9,17 +9,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from harness.benchmarks.declaration import Hub
 from harness.benchmarks.declared import open_declared
 from harness.benchmarks.images import decode_cell
 from harness.benchmarks.order import stratified
 from harness.benchmarks.registry import declarations, open_benchmark
-from harness.benchmarks.tables import _commit, open_hub
 from harness.errors import BenchmarkUnavailable, CorruptBenchmark, HarnessError, UndecodableImage, UnknownBenchmark
 from harness.records import Record, Sample
 
@@ -173,66 +170,6 @@ def test_an_error_row_counts_as_wrong_and_as_unread():
 def test_an_image_of_a_hundred_megapixels_is_refused_before_it_is_decoded():
     with pytest.raises(UndecodableImage, match=r"row 0: .*100000000 pixels"):
         decode_cell({"bytes": png((10_000, 10_000)), "path": None}, "row 0")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[str]]:
-    """Put a stand-in for the hub in place: id -> the rows it gives or what it raises. Gives the ids asked for."""
-    import datasets
-
-    asked: list[str] = []
-
-    def install(known: dict[str, Any]) -> list[str]:
-        def load(path: str, **settings: Any):
-            asked.append(path)
-            if isinstance(known[path], Exception):
-                raise known[path]
-            return known[path]
-
-        monkeypatch.setattr(datasets, "load_dataset", load)
-        return asked
-
-    return install
-
-
-def test_an_old_id_is_tried_where_the_new_one_is_gone_and_the_one_that_answered_is_recorded(hub):
-    from datasets import Dataset, Value
-    from datasets.exceptions import DatasetNotFoundError
-
-    rows = Dataset.from_list([{"a": "1"}]).cast_column("a", Value("string"))
-    asked = hub({"new/POPE": DatasetNotFoundError("gone"), "old/POPE": rows})
-    table = open_hub(Hub(("new/POPE", "old/POPE"), "test", ("a",), images=()), None)
-    assert asked == ["new/POPE", "old/POPE"]
-    assert table.revision == "old/POPE@unknown"
-    assert _commit({f"hf://datasets/old/POPE@{'4db1276' + '0' * 33}/data/x.parquet": {}}) == "4db1276" + "0" * 33
-
-
-def test_without_a_network_the_error_says_how_to_bring_the_data(hub):
-    asked = hub({one: ConnectionError("Couldn't reach the Hub") for one in POPE.source.ids})
-    with pytest.raises(
-        BenchmarkUnavailable, match=r"hf download --repo-type dataset lmms-lab-encoder/POPE.*--data-dir"
-    ):
-        open_declared(POPE)
-    assert asked == ["lmms-lab-encoder/POPE"]  # an unreachable hub is not asked again under another name
-
-
-def test_a_card_that_said_another_number_of_rows_is_told(hub):
-    from datasets import load_dataset
-
-    hub({"lmms-lab-encoder/POPE": load_dataset(str(FIXTURES / "pope"), split="test")})
-    with pytest.warns(UserWarning, match="pope has 3 rows, its card said 9000"):
-        assert len(open_declared(POPE).samples) == 3
-
-
-def test_a_pinned_revision_is_asked_for_and_recorded(hub, monkeypatch: pytest.MonkeyPatch):
-    import datasets
-
-    seen: dict[str, Any] = {}
-    rows = datasets.load_dataset(str(FIXTURES / "pope"), split="test")
-    monkeypatch.setattr(datasets, "load_dataset", lambda path, **settings: seen.update(settings) or rows)
-    table = open_hub(replace(POPE.source, revision="4db1276"), None)
-    assert seen == {"name": None, "split": "test", "revision": "4db1276"}
-    assert table.revision == "lmms-lab-encoder/POPE@4db1276"
 
 
 def test_a_wrong_name_gets_the_nearest_and_the_way_to_ones_own():

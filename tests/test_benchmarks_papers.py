@@ -72,6 +72,15 @@ def test_answers_are_scored_by_the_rule_that_the_metric_names(opened: dict[str, 
     assert all(0 <= benchmark.score(words, one) <= 1 for one in benchmark.samples for words in predictions.values())
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(declarations()[name].source, Hub)])
+def test_streaming_gives_the_same_samples_images_and_revision(opened: dict[str, DeclaredBenchmark], name: str):
+    cached, streamed = opened[name], open_declared(declarations()[name], FIXTURES, stream=True)
+    assert (streamed.samples, streamed.revision) == (cached.samples, cached.revision)
+    for sample in cached.samples:
+        images = [[image.tobytes() for image in one.load_images(sample)] for one in (streamed, cached)]
+        assert images[0] == images[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_column_is_named_beside_what_is_there(name: str):
     source = declarations()[name].source

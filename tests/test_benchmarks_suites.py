@@ -95,7 +95,7 @@ def test_smoke_runs_offline_on_local_files(harness: Command):
     assert (
         told["summary"][0] | {"model": "reference-a", "budget": "50%", "benchmarks": 4, "of": 4} == told["summary"][0]
     )
-    again = harness("run", "--suite", "smoke", "--method", "divprune", *words)
+    again = harness("run", "--suite", "smoke", "--method", "divprune", *words, "--stream")
     assert "to do" not in again.err  # nothing is answered twice
     assert "pope_accuracy" in again.out and "gqa_exact_match" in again.out
 

@@ -14,7 +14,7 @@ from typing import Any
 from PIL.Image import Image
 
 from harness.benchmarks.base import Benchmark
-from harness.benchmarks.declaration import NUMBER, PICTURE, Declaration, Hub, Row
+from harness.benchmarks.declaration import NUMBER, PICTURE, Declaration, Hub, Row, Tsv
 from harness.benchmarks.images import decode_cell, image_size
 from harness.benchmarks.order import stratified
 from harness.benchmarks.scoring.groups import unparsed
@@ -62,9 +62,9 @@ class DeclaredBenchmark(Benchmark):
 
 def _resolved(table: Table, row: int, column: str, rows_by_index: Mapping[str, int]) -> Any:
     """A cell, or the one that it refers to by the index of its row, as TSV files do with shared images."""
-    cell = table.cell(row, column)
+    cell = table.rows.cell(row, column)
     if isinstance(cell, str) and len(cell) <= REFERENCE_LENGTH and cell in rows_by_index:
-        return table.cell(rows_by_index[cell], column)
+        return table.rows.cell(rows_by_index[cell], column)
     return cell
 
 
@@ -75,15 +75,16 @@ def _judged(answered: list[tuple[Sample, Record]], rule: Rule) -> list[Scored]:
     ]
 
 
-def open_declared(declaration: Declaration, data_dir: Path | None = None) -> DeclaredBenchmark:
+def open_declared(declaration: Declaration, data_dir: Path | None = None, stream: bool = False) -> DeclaredBenchmark:
     """Open a benchmark: from `data_dir`/NAME or /OWNER/NAME (hub layout, or the TSV file), or from the hub's cache.
 
+    stream: read hub splits in place and store nothing; a TSV file is still read whole, as its md5 is the whole file's.
     Raises BenchmarkUnavailable when it is neither there nor reachable, CorruptBenchmark when it is not what the
     declaration says: other columns, no rows, answers outside its answer space.
     """
     folder = _folder(declaration, data_dir)
-    table = _open(declaration.source, folder)
-    pictures = open_hub(declaration.pictures, folder) if declaration.pictures else table
+    table = _open(declaration.source, folder, stream)
+    pictures = open_hub(declaration.pictures, folder, stream) if declaration.pictures else table
     if data_dir is None:
         _compare_rows(declaration, len(table.rows))
     rows_by_index = {} if isinstance(declaration.source, Hub) else _by_index(table)
@@ -112,9 +113,9 @@ def _folder(declaration: Declaration, data_dir: Path | None) -> Path | None:
     return found[0]
 
 
-def _open(source: object, folder: Path | None) -> Table:
+def _open(source: Hub | Tsv, folder: Path | None, stream: bool) -> Table:
     if isinstance(source, Hub):
-        return open_hub(source, folder)
+        return open_hub(source, folder, stream)
     file = folder and folder / source.file
     if file is not None and not file.is_file():
         raise BenchmarkUnavailable(f"{folder} has no {source.file}; download it from {source.url}")
@@ -123,13 +124,15 @@ def _open(source: object, folder: Path | None) -> Table:
 
 def _samples(declaration: Declaration, table: Table, pictures: Table, rows_by_index: Mapping[str, int]) -> list[Sample]:
     source = declaration.source
-    texts = table.texts(column for column in source.columns if column not in source.images)
-    row_of = {row["id"]: number for number, row in enumerate(pictures.texts(["id"]))} if declaration.pictures else {}
+    texts = table.rows.texts(column for column in source.columns if column not in source.images)
+    row_of = (
+        {row["id"]: number for number, row in enumerate(pictures.rows.texts(["id"]))} if declaration.pictures else {}
+    )
     samples = []
     for number, row in enumerate(texts):
         row |= {NUMBER: number}
         if declaration.sized:
-            row |= {"size": image_size(table.cell(number, source.images[0]))}
+            row |= {"size": image_size(table.rows.cell(number, source.images[0]))}
         if rows_by_index:
             row |= {PICTURE: _digest(_resolved(table, number, source.images[0], rows_by_index))}
         held = number if not row_of else _picture(row, row_of, declaration, number)
@@ -174,7 +177,7 @@ def _unique(samples: list[Sample]) -> list[Sample]:
 
 
 def _by_index(table: Table) -> dict[str, int]:
-    return {row["index"]: number for number, row in enumerate(table.texts(["index"]))}
+    return {row["index"]: number for number, row in enumerate(table.rows.texts(["index"]))}
 
 
 def _compare_rows(declaration: Declaration, found: int) -> None:

@@ -50,10 +50,11 @@ def describe(name: str) -> dict[str, Any]:
     return declarations()[name].described()
 
 
-def open_benchmark(name: str, data_dir: Path | None = None) -> Benchmark:
+def open_benchmark(name: str, data_dir: Path | None = None, stream: bool = False) -> Benchmark:
     """The benchmark of that name, or a user's own by its path. data_dir: where published data sets lie offline.
 
-    Raises UnknownBenchmark with the nearest names, BenchmarkUnavailable, CorruptBenchmark.
+    stream: read published splits in place instead of storing them. Raises UnknownBenchmark with the nearest names,
+    BenchmarkUnavailable, CorruptBenchmark.
     """
     if name in EMBEDDED_SUITES:
         return EMBEDDED_SUITES[name]()
@@ -64,7 +65,7 @@ def open_benchmark(name: str, data_dir: Path | None = None) -> Benchmark:
         raise BenchmarkUnavailable(
             f"{name} is read with the package datasets: pip install 'visual-token-pruning[benchmarks]'"
         )
-    return open_declared(declarations()[name], data_dir)
+    return open_declared(declarations()[name], data_dir, stream)
 
 
 def _check_name(name: str) -> None:

@@ -1,60 +1,93 @@
 """Tables of rows through `datasets`: hub splits, and TSV files. Images stay undecoded until they are asked for.
 
-`datasets` keeps what it downloads in its own cache and shows the progress. It is imported here, inside functions.
+`datasets` keeps what it downloads in its own cache and shows the progress, unless a split is streamed. It is imported
+here, inside functions.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.benchmarks.declaration import Hub, Tsv
+from harness.benchmarks.streamed import StreamedRows
 from harness.errors import BenchmarkUnavailable, CorruptBenchmark
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHA = re.compile(r"@([0-9a-f]{40})/")
+
+class Rows(Protocol):
+    """The rows of a split, wherever they lie."""
+
+    @property
+    def column_names(self) -> list[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def texts(self, columns: Iterable[str]) -> list[dict[str, Any]]:
+        """Those columns of every row."""
+        ...
+
+    def cell(self, row: int, column: str) -> Any:
+        """One cell."""
+        ...
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """Rows in the cache of `datasets`, in arrow format: cells come as they are stored."""
+
+    rows: Dataset
+
+    @property
+    def column_names(self) -> list[str]:
+        return self.rows.column_names
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, columns: Iterable[str]) -> list[dict[str, Any]]:
+        return self.rows.select_columns(list(columns))[:].to_pylist()
+
+    def cell(self, row: int, column: str) -> Any:
+        return self.rows[row][column][0].as_py()
 
 
 @dataclass(frozen=True)
 class Table:
     """An open table. revision: what pins its content: "owner/name@commit", "md5:..." or "files:..."."""
 
-    rows: Dataset  # in arrow format: cells come as they are stored
+    rows: Rows
     revision: str
     words: str
 
-    def texts(self, columns: Iterable[str]) -> list[dict[str, Any]]:
-        """Those columns of every row."""
-        return self.rows.select_columns(list(columns))[:].to_pylist()
 
-    def cell(self, row: int, column: str) -> Any:
-        """One cell."""
-        return self.rows[row][column][0].as_py()
-
-
-def open_hub(source: Hub, folder: Path | None) -> Table:
+def open_hub(source: Hub, folder: Path | None, streamed: bool = False) -> Table:
     """A split of a hub data set: from `folder`, which has the hub's layout, or from the hub and its cache.
 
-    Raises BenchmarkUnavailable, or CorruptBenchmark when columns are missing or there is no row.
+    streamed: read it in place and store nothing. Rows and revision are the same either way. Raises
+    BenchmarkUnavailable, or CorruptBenchmark when columns are missing or there is no row.
     """
     if folder is not None:
         revision = files_revision(sorted(folder.rglob("*.parquet")))
         with _explained(source, folder):
-            rows = _load(str(folder), name=source.config, split=source.split, cache_dir=_cache(revision))
+            rows, _ = _open(str(folder), replace(source, revision=None), streamed, _cache(revision))
         return _checked(rows, source, revision)
+    unavailable = []
     for name in source.ids:
-        rows = _from_hub(source, name, last=name == source.ids[-1])
-        if rows is not None:
-            commit = source.revision or _commit(rows.info.download_checksums) or "unknown"
+        try:
+            with _explained(source, None):
+                rows, commit = _open(name, source, streamed)
+        except BenchmarkUnavailable as error:
+            unavailable.append(error)
+        else:
             return _checked(rows, source, f"{name}@{commit}")
-    raise AssertionError("a hub source has at least one id")
+    raise unavailable[0]
 
 
 def open_tsv(source: Tsv, file: Path | None) -> Table:
@@ -62,7 +95,7 @@ def open_tsv(source: Tsv, file: Path | None) -> Table:
 
     Beside a file that is meant to differ, FILE.md5 holds the sum it has.
     """
-    from datasets import DownloadManager, Features, Value
+    from datasets import DownloadManager, Features, Value, load_dataset
 
     if file is None:
         with _explained(source, None):
@@ -76,11 +109,11 @@ def open_tsv(source: Tsv, file: Path | None) -> Table:
     check_columns(header, source)
     with _explained(source, file):
         features = Features({column: Value("string") for column in header})
-        rows = _load(
+        rows = load_dataset(
             "csv", data_files=str(file), split="train", sep="\t", keep_default_na=False, features=features,
             cache_dir=_cache(f"md5:{md5}"),
         )  # fmt: skip
-    return _checked(rows, source, f"md5:{md5}")
+    return _checked(CachedRows(rows.with_format("arrow")), source, f"md5:{md5}")
 
 
 def check_columns(found: Iterable[str], source: Hub | Tsv) -> None:
@@ -107,23 +140,27 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(opened, "md5").hexdigest()
 
 
-def _from_hub(source: Hub, name: str, last: bool) -> Dataset | None:
-    """The split under one of its ids; None where that id is gone and another is left to try."""
-    from datasets.exceptions import DatasetNotFoundError
+def _open(path: str, source: Hub, streamed: bool, cache: str | None = None) -> tuple[Rows, str]:
+    """A split and its commit (of a folder: a hash). path: a hub id, or a folder with the hub's layout."""
+    from datasets import load_dataset_builder
 
-    try:
-        with _explained(source, None):
-            return _load(name, name=source.config, split=source.split, revision=source.revision)
-    except BenchmarkUnavailable as error:
-        if isinstance(error.__cause__, DatasetNotFoundError) and not last:
-            return None
-        raise
+    builder = load_dataset_builder(path, name=source.config, revision=source.revision, cache_dir=cache)
+    if not str(builder.hash).startswith(source.revision or ""):  # without a network the cache gives what it has
+        raise FileNotFoundError(f"the cache holds {builder.hash}, not {source.revision}")
+    if streamed and builder.config.data_files is not None:  # None: without a network, what is cached
+        return StreamedRows(_parquet(path, builder.config.data_files, source.split)), builder.hash
+    builder.download_and_prepare()
+    return CachedRows(builder.as_dataset(split=source.split).with_format("arrow")), builder.hash
 
 
-def _load(*words: Any, **settings: Any) -> Dataset:
-    from datasets import load_dataset
-
-    return load_dataset(*words, **settings).with_format("arrow")
+def _parquet(path: str, splits: Mapping[Any, Iterable[Any]], split: str) -> list[str]:
+    """The addresses of a split's files. Raises ValueError when there are none, or others than parquet."""
+    files = [str(file) for file in splits.get(split, ())]
+    if not files:
+        raise ValueError(f'Unknown split "{split}"; it has {", ".join(map(str, splits)) or "no files"}')
+    if not all(file.endswith(".parquet") for file in files):
+        raise ValueError(f"{path} is not kept as parquet and cannot be streamed; leave out --stream")
+    return files
 
 
 def _cache(revision: str) -> str:
@@ -163,7 +200,7 @@ def _unavailable(source: Hub | Tsv, given: Path | None, error: Exception) -> str
     )
 
 
-def _checked(rows: Dataset, source: Hub | Tsv, revision: str) -> Table:
+def _checked(rows: Rows, source: Hub | Tsv, revision: str) -> Table:
     check_columns(rows.column_names, source)
     if not len(rows):
         raise CorruptBenchmark(f"{source.words} has no rows; download it again")
@@ -173,11 +210,6 @@ def _checked(rows: Dataset, source: Hub | Tsv, revision: str) -> Table:
 def _header(file: Path) -> list[str]:
     with file.open(encoding="utf-8-sig", errors="replace") as opened:
         return [column.strip('"') for column in opened.readline().rstrip("\r\n").split("\t")]
-
-
-def _commit(checksums: Mapping[str, Any] | None) -> str | None:
-    """The commit in the addresses that were downloaded."""
-    return next((found[1] for url in checksums or () if (found := _SHA.search(str(url)))), None)
 
 
 def _line(error: BaseException) -> str:

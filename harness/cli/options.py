@@ -37,6 +37,9 @@ DataDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where published data sets lie, a folder each; nothing is downloaded."),
 ]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read published data sets in place, image by image; nothing is stored.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples, which stand for all.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]

@@ -37,6 +37,7 @@ def run(
     benchmark: options.BenchmarkName = "reference-quick",
     suite: options.Suite = None,
     data_dir: options.DataDir = None,
+    stream: options.Stream = False,
     blind: options.Blind = False,
     seed: options.Seed = 0,
     limit: options.Limit = None,
@@ -85,7 +86,7 @@ def run(
     with method_errors(), _explained(where), _stoppable() as stop:
         request = Request(
             method, asked, model, benchmark, _typed(method, settings), seed, limit, dtype, where, attention,
-            image_backend, data_dir=data_dir and str(data_dir),
+            image_backend, data_dir=data_dir and str(data_dir), stream=stream,
         )  # fmt: skip
         run_one = partial(
             run_request, store=opened, watcher=Bar(), timing=timing, force=force, stop=stop, sources=sources, told=tell

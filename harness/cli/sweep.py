@@ -37,6 +37,7 @@ def sweep(
     revision: options.Revision = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="A,B", help="Default: reference-quick.")] = None,
     data_dir: options.DataDir = None,
+    stream: options.Stream = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of stochastic methods. Default: 3.")] = None,
     no_controls: Annotated[bool, typer.Option("--no-controls", help="Leave out random, grid, pool, ...")] = False,
     limit: options.Limit = None,
@@ -63,7 +64,7 @@ def sweep(
     _check_engine(engine, address)
     flags = {
         "methods": _split(methods), "budgets": _split(budgets), "models": _split(models),
-        "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir),
+        "benchmarks": _split(benchmarks), "data_dir": data_dir and str(data_dir), "stream": stream or None,
         "seeds": seeds, "controls": False if no_controls else None, "limit": limit,
         "dtype": dtype, "device": device, "attention": attention, "image_backend": image_backend,
         "timing": False if no_timing else None, "pairs": pairs, "sessions": sessions, "minutes": minutes,

@@ -72,9 +72,10 @@ def command_of(request: Request, store: Store, status: str) -> list[str]:
     words += ["--model", request.model, "--benchmark", request.benchmark]
     for key, value in request.settings.items():
         words += ["--set", f"{key}={value}"]
-    for name in ("seed", "limit", "dtype", "device", "attention", "data_dir"):
+    for name in ("seed", "limit", "dtype", "device", "attention", "image_backend", "data_dir"):
         if getattr(request, name) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(getattr(request, name))]
+    words += ["--stream"] if request.stream else []
     words += ["--no-timing", "--store", str(store.path)]
     return [*words, "--force"] if status in (OK, FAILED_BUDGET, DAMAGED) else words
 

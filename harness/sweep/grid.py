@@ -25,7 +25,7 @@ ALL = "all"
 @dataclass(frozen=True)
 class GridWords:
     """A grid as it was written, in a TOML file or as flags. seeds: how many, or which. settings: method -> its own.
-    data_dir: where published data sets lie offline.
+    data_dir: where published data sets lie offline. stream: whether they are read in place.
 
     timing: whether a timing pass follows; pairs, sessions and minutes bound it.
     """
@@ -35,6 +35,7 @@ class GridWords:
     models: tuple[str, ...] = ("reference-a",)
     benchmarks: tuple[str, ...] = ("reference-quick",)
     data_dir: str | None = None
+    stream: bool = False
     seeds: int | tuple[int, ...] = SEEDS
     controls: bool = True
     limit: int | None = None
@@ -86,6 +87,7 @@ def entries_of(words: GridWords, device: str, timing: Protocol | None) -> list[E
             shared = {
                 "model": model, "benchmark": benchmark, "limit": words.limit, "dtype": words.dtype, "device": device,
                 "attention": words.attention, "image_backend": words.image_backend, "data_dir": words.data_dir,
+                "stream": words.stream,
             }  # fmt: skip
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
@@ -108,7 +110,7 @@ def _check(words: GridWords) -> None:
     for model in words.models:
         resolve(model)
     for benchmark in words.benchmarks:
-        open_benchmark(benchmark, None if words.data_dir is None else Path(words.data_dir))
+        open_benchmark(benchmark, None if words.data_dir is None else Path(words.data_dir), words.stream)
 
 
 def _requests(
