@@ -25,7 +25,9 @@ from harness.stats import Interval, paired_difference
 from harness.store import Frames, load
 
 MODEL = "reference-a"
-RECIPE = {"steps": 100, "batch": 8, "learning-rate": 0.003, "guidance-weight": 1.0, "keep-ratio": 0.42}
+RECIPE: Mapping[str, float | str] = {
+    "steps": 100, "batch": 8, "learning-rate": 0.003, "guidance-weight": 1.0, "keep-ratio": 0.42,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Variant:
     run: str = "quietprune"
     train: str = "quietprune:init"
     settings: Mapping[str, str] = field(default_factory=dict)
-    recipe: Mapping[str, float] = field(default_factory=dict)
+    recipe: Mapping[str, float | str] = field(default_factory=dict)
     adapter_of: str | None = None
     against: str = "whole"
     printed: str = ""
@@ -68,6 +70,9 @@ VARIANTS = (
     Variant("linear", "each cut drops as many", settings={"schedule": "linear"}),
     Variant("late", "all is dropped at the last cut (3/4 of the ViT)", settings={"schedule": "late"}),
     Variant("longer", "three times as many steps", recipe={"steps": 300}),
+    Variant("front", "all is dropped at the first cut (1/4 of the ViT)", settings={"schedule": "front"}),
+    Variant("middle", "guided by the middle half of the LLM's layers", recipe={"guidance-layers": "middle"}),
+    Variant("front-middle", "both", settings={"schedule": "front"}, recipe={"guidance-layers": "middle"}),
 )  # fmt: skip
 
 

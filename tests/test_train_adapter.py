@@ -92,6 +92,20 @@ def test_the_guidance_term_turns_the_extra_token_to_where_the_llm_looks(exam, tm
     assert sum(step.guidance for step in steps[-3:]) < 0.9 * sum(step.guidance for step in steps[:3])
 
 
+@pytest.mark.parametrize(("layers", "chosen"), [("all", slice(0, 4)), ("middle", slice(1, 3))])
+def test_the_teacher_is_the_mean_attention_of_the_chosen_layers(layers: str, chosen: slice):
+    native = qwen3_vl(llm_layers=4)
+    native.set_attn_implementation("eager")
+    family, batch = Qwen3VL(native), processed(((3, 4),))
+    engine, inputs = Engine(family, None), family.inputs(batch)
+    with watching_answers(engine, inputs, 2, layers) as relevance, torch.no_grad():
+        answer_logits(engine, inputs, 2, plan_for(engine, inputs, 1.0))
+    with torch.no_grad():
+        attention = torch.stack(native(**batch, output_attentions=True).attentions)[chosen]  # (layers, 1, heads, T, T)
+    row = attention.mean((0, 1, 2))[inputs.prompt.length - 3, inputs.prompt.visual_index]
+    torch.testing.assert_close(relevance[0], row / row.sum())
+
+
 def test_guidance_is_refused_where_images_are_cut_into_tiles(tmp_path):
     family = FAMILIES["llava_next"](TINY["llava_next"].build(llm_layers=2))
     exam, steps = Exam(family, TINY["llava_next"].processed, ((6, 12),)), []

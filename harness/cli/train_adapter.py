@@ -28,6 +28,9 @@ def train_adapter(
     guidance_weight: Annotated[
         float, typer.Option(min=0.0, help="Weight of our guidance term; 0 is the published loss.")
     ] = 0.0,
+    guidance_layers: Annotated[
+        str, typer.Option(metavar="all|middle", help="Layers of the LLM whose attention that term wants.")
+    ] = "all",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     attention: options.Attention = "sdpa",
@@ -45,6 +48,8 @@ def train_adapter(
     from harness.train.examples import open_examples
     from methods import build, get
 
+    if guidance_layers not in ("all", "middle"):
+        raise UsageError(f"--guidance-layers is all or middle, got {guidance_layers!r}")
     quiet_transformers()
     with method_errors():
         name = method.partition(":")[0]
@@ -56,7 +61,10 @@ def train_adapter(
         for note in pruner.notes(opened.family.info):
             tell(note)
         beside = folder / f"{pruner.name}.safetensors"
-        recipe = Recipe(steps, batch, keep_ratio, learning_rate, guidance_weight=guidance_weight, seed=seed)
+        recipe = Recipe(
+            steps, batch, keep_ratio, learning_rate, guidance_weight=guidance_weight, seed=seed,
+            guidance_layers=guidance_layers,
+        )  # fmt: skip
         written = train(
             opened,
             pruner,

@@ -36,7 +36,8 @@ from methods.base import Budget, Plan, Pruner
 class Recipe:
     """steps of `batch` examples; keep_ratio: share of tokens that survives (0.75 ** 3: a quarter goes at each cut).
 
-    guidance_weight: of the term that is ours; 0 is the published loss.
+    guidance_weight: of the term that is ours; 0 is the published loss. guidance_layers: of the LLM, whose attention it
+    wants: "all" | "middle" (the middle half).
     """
 
     steps: int = 313
@@ -47,6 +48,7 @@ class Recipe:
     clip_norm: float = 1.0
     guidance_weight: float = 0.0
     seed: int = 0
+    guidance_layers: str = "all"
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _backward(
     tokens = answer.shape[0]
     if recipe.guidance_weight:
         refuse_tiles(inputs.shape)
-    with torch.no_grad(), watching_answers(teacher, inputs, tokens) as relevance:
+    with torch.no_grad(), watching_answers(teacher, inputs, tokens, recipe.guidance_layers) as relevance:
         target, _ = answer_logits(teacher, inputs, tokens, plan_for(teacher, inputs, 1.0))
     plan = plan_for(student, inputs, recipe.keep_ratio)
     with watching_cuts(student, plan) as captures:

@@ -2,7 +2,8 @@
 
 The published losses reach the choice of units only through the aggregate's weights and the joint attention, which is
 slow. This term says it outright: at each cut, the attention of the extra ViT token over the units still alive should
-be the LLM's own attention from the token that predicts the answer (mean over heads and layers), renormalised.
+be the LLM's own attention from the token that predicts the answer (mean over heads and layers), renormalised. First and
+last layers look past what is asked for (docs/attention-by-layer.md); the middle half of them is a sharper teacher.
 """
 
 from __future__ import annotations
@@ -30,11 +31,21 @@ def refuse_tiles(shape: Shape) -> None:
         )
 
 
+def middle(layers: int) -> slice:
+    """The middle half of so many layers."""
+    return slice(layers // 4, layers - layers // 4)
+
+
 @contextmanager
-def watching_answers(engine: Engine, inputs: Inputs, answer_tokens: int) -> Iterator[list[Tensor]]:
-    """After the block, its list holds the LLM's attention over the units of each image, (n_i,) summing to 1."""
+def watching_answers(engine: Engine, inputs: Inputs, answer_tokens: int, layers: str = "all") -> Iterator[list[Tensor]]:
+    """After the block, its list holds the LLM's attention over the units of each image, (n_i,) summing to 1.
+
+    layers: whose mean it is, "all" | "middle".
+    """
     relevance: list[Tensor] = []
     modules = [layer.self_attn for layer in engine.family.decoder.layers]
+    if layers == "middle":
+        modules = modules[middle(len(modules))]
     with TAP.watching(modules, engine.family.kernels) as seen:
         yield relevance
         row = inputs.prompt.length - answer_tokens - 1  # the token that predicts the first answer token
@@ -63,15 +74,20 @@ def guidance_loss(captures: dict[int, list[Capture]], plan: Plan, trace: Trace, 
     alive = [torch.arange(part.shape[0], device=part.device) for part in relevance]
     for site in sorted(site for site in plan.keeps if site.hook == IN_VIT):
         for index, (units, wanted) in enumerate(zip(alive, relevance, strict=True)):
-            capture = _of_image(captures[site.layer], index)
-            attention = capture.logits(slice(0, 1), False).softmax(-1).mean((0, 1))  # (tokens,) extra token first
-            patches, front = trace.shape.unit_patches, 2 if trace.shape.vit_cls else 1
-            own = attention[front : front + patches * units.shape[0]].view(-1, patches).sum(1)  # (alive units,)
+            own = extra_attention(captures[site.layer], index, units.shape[0], trace.shape)
             target = wanted[units] / wanted[units].sum()
-            losses.append((target * (target.clamp_min(1e-9).log() - (own / own.sum()).log())).sum())
+            losses.append((target * (target.clamp_min(1e-9).log() - own.log())).sum())
         image, unit = trace.kept[site.label]
         alive = [unit[image == index] for index in range(len(relevance))]
     return torch.stack(losses).mean()
+
+
+def extra_attention(captures: list[Capture], image: int, units: int, shape: Shape) -> Tensor:
+    """The extra token's attention over the units of an image that are alive, (units,) summing to 1, mean over heads."""
+    attention = _of_image(captures, image).logits(slice(0, 1), False).softmax(-1).mean((0, 1))  # extra token first
+    patches, front = shape.unit_patches, 2 if shape.vit_cls else 1
+    own = attention[front : front + patches * units].view(-1, patches).sum(1)
+    return own / own.sum()
 
 
 def _of_image(captures: list[Capture], index: int) -> Capture:
