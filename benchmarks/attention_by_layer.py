@@ -2,7 +2,7 @@
 
     python benchmarks/attention_by_layer.py --write docs/attention-by-layer.md
 
-About fifteen minutes. Nothing is pruned before it is measured: a row ranks all units of an image, the best 50, 25 and
+About twenty minutes. Nothing is pruned before it is measured: a row ranks all units of an image, the best 50, 25 and
 11 % are taken, and counted is how much of the target (the units that its boxes overlap) is among them. Chance is 50,
 25 and 11 %.
 """
@@ -10,8 +10,9 @@ About fifteen minutes. Nothing is pruned before it is measured: a row ranks all 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,9 +37,13 @@ ABOUT = """
   PyramidDrop and SparseVLM rank by such attention; FastV cuts behind the second layer. *all* and *middle half* are
   means over layers, teachers of QuietPrune's guidance term (harness/train/guidance.py).
 * *[Q-CLS]*: the attention of QuietPrune's extra ViT token, as shipped, in the block before each cut.
-* *fitted token*: the same with a token that was fitted to this image, question and target (Adam, {steps} steps), and so
-  knows the answer: what the frozen ViT lets one token find. First {fitted} of the questions.
+* *token of an image*: a token fitted to this image, question and target in place of [Q-CLS] (Adam, {steps} steps, each
+  cut by itself). It knows the answer: what the frozen ViT lets any token find. First {fitted} of the questions.
+* *token of a question*: one token for all images of a question, fitted to {seen} of them and measured on up to {unseen}
+  others ({epochs} epochs, all cuts together; the most frequent question of each kind in the whole suite). What an
+  adapter that reads the question alone might reach, as far as such a fit is a good one.
 """
+SEEN, UNSEEN, EPOCHS, BATCH = 20, 8, 12, 5
 Ranked = Iterator[tuple[str, Tensor]]  # what ranks, and its weight on each unit
 
 
@@ -81,21 +86,44 @@ def of_cuts(engine: Engine, inputs: Inputs) -> list[Tensor]:
     return found
 
 
-def of_fitted(engine: Engine, inputs: Inputs, target: set[int], steps: int) -> Ranked:
-    """The same with a token fitted to each cut."""
-    wanted = torch.zeros(inputs.shape.n).index_fill(0, torch.tensor(sorted(target)), 1 / len(target))
-    width = engine.prepared(torch.zeros(1, engine.prepared.inverse_2.in_features)).shape[1]
+@contextmanager
+def fitted(engine: Engine) -> Iterator[tuple[Fitted, torch.optim.Optimizer]]:
+    """Within the block the engine's extra token is one that can be fitted."""
     shipped = engine.prepared
+    engine.prepared = Fitted(shipped(torch.zeros(1, shipped.inverse_2.in_features)).shape[1])
+    try:
+        yield engine.prepared, torch.optim.Adam(engine.prepared.parameters(), lr=0.05)
+    finally:
+        engine.prepared = shipped
+
+
+def miss(look: Tensor, target: set[int]) -> Tensor:
+    """Cross-entropy of a look and an even one at the target."""
+    return -look[sorted(target)].clamp_min(1e-9).log().mean()
+
+
+def of_image(engine: Engine, inputs: Inputs, target: set[int], steps: int) -> Ranked:
+    """The attention of a token fitted to one image, for each cut."""
     for cut in range(3):
-        engine.prepared = Fitted(width)
-        optimizer = torch.optim.Adam(engine.prepared.parameters(), lr=0.05)
-        for _ in range(steps):
-            loss = -(wanted * of_cuts(engine, inputs)[cut].clamp_min(1e-9).log()).sum()
+        with fitted(engine) as (_, optimizer):
+            for _ in range(steps):
+                optimizer.zero_grad()
+                miss(of_cuts(engine, inputs)[cut], target).backward()
+                optimizer.step()
+            yield f"token of an image, cut {cut + 1}", of_cuts(engine, inputs)[cut]
+
+
+def of_question(engine: Engine, asked: list[tuple[Inputs, set[int]]]) -> Iterator[tuple[str, Tensor, set[int]]]:
+    """The attention of a token fitted to the first SEEN images of a question, at each cut of the others."""
+    with fitted(engine) as (_, optimizer):
+        for first in [*range(0, SEEN, BATCH)] * EPOCHS:
             optimizer.zero_grad()
-            loss.backward()
+            for inputs, target in asked[first : first + BATCH]:
+                (sum(miss(look, target) for look in of_cuts(engine, inputs)) / BATCH).backward()
             optimizer.step()
-        yield f"fitted token, cut {cut + 1}", of_cuts(engine, inputs)[cut]
-    engine.prepared = shipped
+        for inputs, target in asked[SEEN : SEEN + UNSEEN]:
+            for cut, look in enumerate(of_cuts(engine, inputs)):
+                yield f"token of a question, cut {cut + 1}", look, target
 
 
 def recall(look: Tensor, target: set[int], share: float) -> float:
@@ -104,30 +132,49 @@ def recall(look: Tensor, target: set[int], share: float) -> float:
     return len(best & target) / len(target)
 
 
-def measured(name: str, samples: int, fitted: int, steps: int) -> dict[str, list[float]]:
-    """What ranks -> mean recall at SHARES."""
-    model, benchmark = open_model(name), open_benchmark("reference-quick")
+def measured(name: str, samples: int, images: int, steps: int) -> dict[str, list[float]]:
+    """What ranks -> mean recall at SHARES. images: for how many a token is fitted."""
+    model, quick, whole = open_model(name), open_benchmark("reference-quick"), open_benchmark("reference")
     engine, found = model.engine(QuietPrune()), defaultdict(list)
     torch.manual_seed(0)
+
+    def count(what: str, look: Tensor, target: set[int]) -> None:
+        found[what].append([recall(look.detach(), target, share) for share in SHARES])
+
     with frozen(model.family.model):
-        for number, (sample, images) in enumerate(_asked(benchmark, samples)):
-            inputs, answer = model.prepare_answered(images, benchmark.prompt(sample), sample.answer)
-            target = {
-                unit for box in sample.boxes for unit in units_of(box, images[0].size, inputs.shape.grids[0])
-            }  # fmt: skip
+        for number, sample in enumerate(_boxed(quick)[:samples]):
+            inputs, target, answer = _opened(model, quick, sample)
             with torch.no_grad():
-                looks = [*of_llm(model, inputs, answer.shape[0])]
+                looks = [*of_llm(model, inputs, answer)]
                 looks += [(f"[Q-CLS], cut {cut + 1}", look) for cut, look in enumerate(of_cuts(engine, inputs))]
-            if number < fitted:
-                looks += of_fitted(engine, inputs, target, steps)
+            if number < images:
+                looks += of_image(engine, inputs, target, steps)
             for what, look in looks:
-                found[what].append([recall(look.detach(), target, share) for share in SHARES])
+                count(what, look, target)
+        for question in _frequent(whole):
+            asked = [sample for sample in _boxed(whole) if sample.question == question][: SEEN + UNSEEN]
+            for what, look, target in of_question(engine, [_opened(model, whole, one)[:2] for one in asked]):
+                count(what, look, target)
     return {what: torch.tensor(rows).mean(0).tolist() for what, rows in found.items()}
 
 
-def _asked(benchmark: Benchmark, samples: int) -> Iterator[tuple[Sample, list]]:
-    boxed = [sample for sample in benchmark.samples if sample.boxes][:samples]
-    return ((sample, benchmark.load_images(sample)) for sample in boxed)
+def _boxed(benchmark: Benchmark) -> list[Sample]:
+    return [sample for sample in benchmark.samples if sample.boxes]
+
+
+def _frequent(benchmark: Benchmark) -> list[str]:
+    """The most frequent question of each category, where more images than SEEN have it."""
+    counts = Counter((sample.category, sample.question) for sample in _boxed(benchmark))
+    best = {category: (question, n) for (category, question), n in reversed(counts.most_common())}
+    return [question for question, n in best.values() if n > SEEN]
+
+
+def _opened(model: OpenModel, benchmark: Benchmark, sample: Sample) -> tuple[Inputs, set[int], int]:
+    """The prompt with its answer, the units of the target, and the answer's tokens."""
+    images = benchmark.load_images(sample)
+    inputs, answer = model.prepare_answered(images, benchmark.prompt(sample), sample.answer)
+    grid, size = inputs.shape.grids[0], images[0].size
+    return inputs, {unit for box in sample.boxes for unit in units_of(box, size, grid)}, answer.shape[0]
 
 
 def document(models: list[str], tell: Callable[..., dict[str, list[float]]], samples: int, about: str) -> str:
@@ -153,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="reference-a,reference-b")
     parser.add_argument("--samples", type=int, default=150)
-    parser.add_argument("--fitted", type=int, default=20, help="questions for which a token is fitted")
+    parser.add_argument("--fitted", type=int, default=20, help="images for which a token is fitted")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     asked = parser.parse_args()
@@ -161,7 +208,7 @@ def main() -> None:
         asked.models.split(","),
         lambda name: measured(name, asked.samples, asked.fitted, asked.steps),
         asked.samples,
-        ABOUT.format(steps=asked.steps, fitted=asked.fitted),
+        ABOUT.format(steps=asked.steps, fitted=asked.fitted, seen=SEEN, unseen=UNSEEN, epochs=EPOCHS),
     )
     asked.write.write_text(text) if asked.write else print(text)
 

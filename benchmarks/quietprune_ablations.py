@@ -72,7 +72,6 @@ VARIANTS = (
     Variant("longer", "three times as many steps", recipe={"steps": 300}),
     Variant("front", "all is dropped at the first cut (1/4 of the ViT)", settings={"schedule": "front"}),
     Variant("middle", "guided by the middle half of the LLM's layers", recipe={"guidance-layers": "middle"}),
-    Variant("front-middle", "both", settings={"schedule": "front"}, recipe={"guidance-layers": "middle"}),
 )  # fmt: skip
 
 
