@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.telling import by_layer, columns_of, print_comparison, rows_of, tell_next
+from harness.cli.telling import at_budget, by_layer, columns_of, print_comparison, rows_of, tell_next
 from harness.comparison import Comparison, Summary
 from harness.figures import OK, Figures
 from harness.records import RunSpec
@@ -86,10 +86,17 @@ def test_bounds_that_say_nothing_are_left_out(comparison: Comparison):
 
 
 def test_a_negative_gain_is_said_in_words(comparison: Comparison, capsys: pytest.CaptureFixture[str]):
-    tell_next(comparison, Path("s.duckdb"))
+    tell_next(comparison, Path("s.duckdb"), ["run", "--method", "divprune", "--benchmark", "./mine.jsonl"])
     said = capsys.readouterr()
     assert "slower than no pruning" in said.err and "indicative" in said.err and said.out == ""
     assert "beats random: yes (+10.0 points, 95 % +2.0 to +18.0)" in said.err
+    assert "next: harness run --method divprune --benchmark ./mine.jsonl --budget 25%\n" in said.err
+
+
+def test_what_is_typed_next_differs_in_the_budget_alone():
+    forced = ["run", "--budget", "50%", "--force", "--model", "m"]
+    assert at_budget("25%", forced) == ["run", "--model", "m", "--budget", "25%"]
+    assert at_budget("11%", ["run", "--budget=25%", "--seed", "1"]) == ["run", "--seed", "1", "--budget", "11%"]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def _tell(comparison: Comparison, store: Path, profile: Path | None, json: bool)
         print_json(document(comparison))
     else:
         print_comparison(comparison)
-        tell_next(comparison, store)
+        tell_next(comparison, store, sys.argv[1:])
     if profile is not None:
         tell(f"next: {shlex.join(['harness', 'profile', 'show', str(profile)])}")
     if comparison.run.figures.status == FAILED_BUDGET:

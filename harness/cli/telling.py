@@ -98,8 +98,8 @@ def by_layer(entering: Sequence[float]) -> str:
     return ", ".join(f"{value} x{count}" for value, count in groups) or "–"
 
 
-def tell_next(comparison: Comparison, store: Path) -> None:
-    """What the table does not say, and what to type next, on stderr."""
+def tell_next(comparison: Comparison, store: Path, typed: Sequence[str]) -> None:
+    """What the table does not say, and what to type next, on stderr. typed: the command line behind "harness"."""
     run = comparison.run
     if run.figures.errors:
         tell(f"{run.figures.errors} of {run.figures.n} samples failed and count as wrong: harness show {_id(run)}")
@@ -113,8 +113,19 @@ def tell_next(comparison: Comparison, store: Path) -> None:
         tell(f"latency is indicative: {run.figures.indicative_because or 'told by an older harness'}")
     tell(f"run {run.spec.run_id} is in {store}")
     if run.figures.status != FAILED_BUDGET and run.spec.method != FULL:
-        tell(f"next: {shlex.join(['harness', 'run', '--method', run.spec.method, '--budget', '25%'])}")
+        tell(f"next: {shlex.join(['harness', *at_budget('11%' if run.spec.budget_value == 0.25 else '25%', typed)])}")
     tell(f"next: harness show {_id(run)}    harness list runs")
+
+
+def at_budget(budget: str, typed: Sequence[str]) -> list[str]:
+    """A command line of `harness run` with another budget; what was forced is not forced again."""
+    words, kept = iter(typed), []
+    for word in words:
+        if word == "--budget":
+            next(words, None)
+        elif word != "--force" and not word.startswith("--budget="):
+            kept.append(word)
+    return [*kept, "--budget", budget]
 
 
 def _id(run: Summary) -> str:
