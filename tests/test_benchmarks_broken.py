@@ -106,6 +106,8 @@ def test_torn_parquet_is_refused(folder, tmp_path: Path):
     file = folder("pope") / "data/test-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:500])
     refused("pope", tmp_path, CorruptBenchmark, "cannot read lmms-lab-encoder/POPE, split test", 1)
+    with pytest.raises(CorruptBenchmark, match="a parquet file is torn"):
+        open_benchmark("pope", tmp_path, stream=True)
 
 
 def test_a_split_that_is_not_there_is_named(folder, tmp_path: Path):

@@ -13,14 +13,14 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from harness.errors import BenchmarkUnavailable
+from harness.errors import BenchmarkUnavailable, CorruptBenchmark
 
 
 class StreamedRows:
     """Rows of parquet files, in their order. files: paths, or addresses that `fsspec` opens, at least one.
 
-    Raises ValueError when a file is torn. What cannot be fetched is BenchmarkUnavailable here and later: it says
-    nothing about the row.
+    Raises, here and later, CorruptBenchmark when a file is torn and BenchmarkUnavailable when it cannot be fetched,
+    which says nothing about the row.
     """
 
     def __init__(self, files: Sequence[str]):
@@ -74,7 +74,9 @@ def _opened(file: str) -> Any:
 def _fetching() -> Iterator[None]:
     try:
         yield
-    except ValueError:  # a torn file
-        raise
+    except ValueError as error:
+        raise CorruptBenchmark(
+            f"a parquet file is torn ({error}); it has to be uploaded or downloaded again"
+        ) from error
     except Exception as error:  # the client's errors have no base of their own
         raise BenchmarkUnavailable(f"a file cannot be fetched ({error}); give the same command again") from error
