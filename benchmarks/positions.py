@@ -66,7 +66,7 @@ def table(store: Path, twins: dict[str, str], budgets: list[str]) -> str:
         own, cells = get(name).positions, []
         for budget in budgets:
             by_policy = {own: _scores(samples, name, budget), OTHER[own]: _scores(samples, Path(file).name, budget)}
-            joined = by_policy["renumber"].join(by_policy["original"], rsuffix="_original", how="inner")
+            joined = by_policy["renumber"].join(by_policy["original"]["score"].rename("score_original"), how="inner")
             found = paired_difference(joined["score"], joined["score_original"], joined["cluster"])
             cells += [f"{100 * joined[column].mean():.1f}" for column in ("score", "score_original")]
             cells.append(f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
@@ -84,7 +84,7 @@ def _scores(samples: pd.DataFrame, method: str, budget: str) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/positions"))
-    parser.add_argument("--budgets", default="50%,25%")
+    parser.add_argument("--budgets", default="50%")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     asked = parser.parse_args()
     twins, store = variants(asked.work), asked.work / "positions.duckdb"

@@ -137,7 +137,7 @@ def _scores(samples: pd.DataFrame, work: Path, variant: Variant, budget: str) ->
 
 
 def _points(own: pd.DataFrame, other: pd.DataFrame) -> str:
-    joined = own.join(other, rsuffix="_other", how="inner")
+    joined = own.join(other["score"].rename("score_other"), how="inner")
     found: Interval = paired_difference(joined["score"], joined["score_other"], joined["cluster"])
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
