@@ -2,10 +2,10 @@
 
     python benchmarks/positions.py --work runs/positions --write docs/positions.md
 
-The tokens that stay are the same; only their positions differ. *original*: survivors stay where they stood in the
-prompt, with gaps. *renumber*: the gaps are closed, as LLaVA codebases do when they cut the embeddings. Models with
-M-RoPE keep their ids of rows and columns and know no such choice. Differences are in points of accuracy, paired by
-question and clustered by image, with 95 % intervals. The same command goes on where it stopped.
+Only the positions of what stays differ (inside an LLM later cuts may then choose otherwise). *original*: survivors stay
+where they stood in the prompt, with gaps. *renumber*: the gaps are closed, as LLaVA codebases do when they cut the
+embeddings. Models with M-RoPE keep their ids of rows and columns and know no such choice. Differences are in points of
+accuracy, paired by question and clustered by image, with 95 % intervals. The same command goes on where it stopped.
 """
 
 from __future__ import annotations
