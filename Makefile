@@ -19,8 +19,11 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
+# What compares times is proved alone: beside a second process one in a few of its runs is off by more than it may be.
+TIMED := tests/test_proofs_latency.py
 proofs: $(VENV)/installed-proofs floor lmms
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof --ignore $(TIMED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(TIMED)
 
 FLOOR := .venv-floor
 FLOOR_VERSION := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1.0/p' pyproject.toml)

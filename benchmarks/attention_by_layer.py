@@ -186,13 +186,7 @@ def document(models: list[str], tell: Callable[..., dict[str, list[float]]], sam
         lines.append(f"| {what} | {' | '.join(cells)} |")
     made = __doc__.split("\n\n")
     said = f"First {samples} questions with boxes of the quick split, percent.\n{about.rstrip()}"
-    parts = (
-        "# Where attention looks",
-        f"Made by\n\n{made[1]}",
-        made[2].strip(),
-        said + about.rstrip(),
-        "\n".join(lines),
-    )
+    parts = ("# Where attention looks", f"Made by\n\n{made[1]}", made[2].strip(), said, "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,7 +3,7 @@
 The published losses reach the choice of units only through the aggregate's weights and the joint attention, which is
 slow. This term says it outright: at each cut, the attention of the extra ViT token over the units still alive should
 be the LLM's own attention from the token that predicts the answer (mean over heads and layers), renormalised. First and
-last layers look past what is asked for (benchmarks/attention_by_layer.py); the middle half of them is a sharper teacher.
+last layers look past what is asked for (docs/attention-by-layer.md); the middle half of them is a sharper teacher.
 """
 
 from __future__ import annotations
