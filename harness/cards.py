@@ -1,7 +1,8 @@
 """Method cards: what a method is, where it acts, what it needs and costs, and where it departs from its authors.
 
 Everything comes from the class and its module's docstring; nothing is written twice. `python -m harness.cards --write
-docs/methods.md --golden tests/golden` makes the page of all methods, with the state of their golden files.
+docs/methods.md --golden tests/golden --results results` makes the page of all methods, with the state of their golden
+files and what they keep on the board.
 """
 
 from __future__ import annotations
@@ -141,29 +142,49 @@ def golden_counts(folder: Path) -> dict[str, Counter[str]]:
     return counts
 
 
-def page(golden: Mapping[str, Counter[str]]) -> str:
-    """The Markdown page of all methods. golden: `golden_counts`, {} to leave it out."""
+def board_ra(results: Path) -> dict[str, dict[str, str]]:
+    """RA in percent at half of the tokens, first seed, as submitted: method -> model -> "87.2 [84.1, 90.4]"."""
+    from harness.submissions import read
+
+    runs = read(results).runs
+    half = runs[(runs["budget"] == "50%") & (runs["seed"] == 0) & (runs["preset"] == "") & (runs["method"] != "full")]
+    found: dict[str, dict[str, str]] = {}
+    for run in half.itertuples():
+        spelled = f"{100 * run.ra:.1f} [{100 * run.ra_low:.1f}, {100 * run.ra_high:.1f}]"
+        found.setdefault(run.method, {})[run.model] = spelled
+    return found
+
+
+def page(golden: Mapping[str, Counter[str]], board: Mapping[str, Mapping[str, str]]) -> str:
+    """The Markdown page of all methods. golden: `golden_counts`, board: `board_ra`; {} to leave one out."""
     cards = [card_of(methods.get(name)) for name in methods.names()]
     head = (
-        "# Methods\n\nMade by `python -m harness.cards --write docs/methods.md --golden tests/golden`; do not edit. "
-        "`harness show METHOD` says the same, with the runs of your store. Sites, signals and floors are those of the "
-        "default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM layers) and "
+        "# Methods\n\nMade by `python -m harness.cards --write docs/methods.md --golden tests/golden --results results`"
+        "; do not edit. `harness show METHOD` says the same, with the runs of your store. Sites, signals and floors "
+        "are those of the default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM "
+        "layers) and "
         "LLaVA-1.5-7B's (576, 23 that run, 32). Words of cost: n visual tokens in, k kept, d width, d_k width of "
-        "a head's key, h heads, T tokens of the prompt, q of the question.\n"
+        "a head's key, h heads, T tokens of the prompt, q of the question. RA is the share of the unpruned accuracy "
+        "that is left at half of the tokens, from results/submissions, where random's is of one seed.\n"
     )
     entries = (entry(card, golden.get(card.name, Counter())) for card in cards)
-    return "\n".join([head, _overview(cards, golden), *entries])
+    return "\n".join([head, _overview(cards, golden, board), *entries])
 
 
-def _overview(cards: Iterable[Card], golden: Mapping[str, Counter[str]]) -> str:
-    lines = ["| method | hook points | floor of 576 | authors' outputs |", "|---|---|---|---|"]
+def _overview(cards: Iterable[Card], golden: Mapping[str, Counter[str]], board: Mapping[str, Mapping[str, str]]) -> str:
+    models = sorted({model for found in board.values() for model in found})
+    head = ["method", "hook points", "floor of 576", "authors' outputs"]
+    lines = [_row(head + [f"RA % at 50 %, {model}" for model in models]), "|---" * (len(head) + len(models)) + "|"]
     for card in cards:
         floor = card.placements["llava-1.5-7b"].floor
-        lines.append(
-            f"| [{card.name}](#{card.name}) | {', '.join(card.hooks) or '–'} | {'–' if floor is None else floor} "
-            f"| {_golden_words(golden.get(card.name))} |"
-        )
+        cells = [f"[{card.name}](#{card.name})", ", ".join(card.hooks) or "–", "–" if floor is None else str(floor)]
+        on_board = [board.get(card.name, {}).get(model, "–") for model in models]
+        lines.append(_row([*cells, _golden_words(golden.get(card.name)), *on_board]))
     return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _golden_words(counts: Counter[str] | None) -> str:
@@ -211,9 +232,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--golden", type=Path, help="folder of golden files to judge")
+    parser.add_argument("--results", type=Path, help="folder of submissions whose RA is shown")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     asked = parser.parse_args()
-    text = page(golden_counts(asked.golden) if asked.golden else {})
+    text = page(golden_counts(asked.golden) if asked.golden else {}, board_ra(asked.results) if asked.results else {})
     if asked.write:
         asked.write.write_text(text)
     else:

@@ -7,7 +7,7 @@ import pytest
 from logged_runs import FIGURES, HERE, record, spec
 
 import methods
-from harness.cards import MODELS, card_of, entry, golden_counts, placed
+from harness.cards import MODELS, board_ra, card_of, entry, golden_counts, placed
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.verdicts import verdicts
@@ -30,6 +30,17 @@ def test_the_page_has_the_card_as_it_is_now(name):
     """The golden files' line aside, which takes their check: `harness validate --golden` has its own tests."""
     lines = [line for line in entry(card_of(methods.get(name))).splitlines() if line]
     assert set(lines) <= set(PAGE.read_text().splitlines()), "python -m harness.cards --write docs/methods.md ..."
+
+
+def test_the_page_shows_what_the_submitted_board_says():
+    board = board_ra(PAGE.parents[1] / "results")
+    assert set(board) == set(methods.names()) - {"full"}
+    rows = {line.split("]")[0].removeprefix("| ["): line for line in PAGE.read_text().splitlines() if "](#" in line}
+    for method, found in board.items():
+        assert set(found) == {"reference-a", "reference-b"}
+        assert all(spelled in rows[method] for spelled in found.values()), (
+            "python -m harness.cards --write ... --results"
+        )
 
 
 def test_fastv_is_placed_where_its_two_of_thirty_two_layers_fall():
