@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -177,12 +177,12 @@ def _opened(model: OpenModel, benchmark: Benchmark, sample: Sample) -> tuple[Inp
     return inputs, {unit for box in sample.boxes for unit in units_of(box, size, grid)}, answer.shape[0]
 
 
-def document(models: list[str], tell: Callable[..., dict[str, list[float]]], samples: int, about: str) -> str:
-    found = {name: tell(name) for name in models}
-    head = "".join(f" {name} {share:.0%} |" for name in models for share in SHARES)
-    lines = [f"| |{head}", "|---|" + "---|" * len(models) * len(SHARES)]
-    for what in found[models[0]]:
-        cells = [f"{100 * value:.0f}" for name in models for value in found[name][what]]
+def document(found: dict[str, dict[str, list[float]]], samples: int, about: str) -> str:
+    """The page. found: model -> what ranks -> mean recall at SHARES."""
+    head = "".join(f" {name} {share:.0%} |" for name in found for share in SHARES)
+    lines = [f"| |{head}", "|---|" + "---|" * len(found) * len(SHARES)]
+    for what in next(iter(found.values())):
+        cells = [f"{100 * value:.0f}" for rows in found.values() for value in rows[what]]
         lines.append(f"| {what} | {' | '.join(cells)} |")
     made = __doc__.split("\n\n")
     said = f"First {samples} questions with boxes of the quick split, percent.\n{about.rstrip()}"
@@ -198,12 +198,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     asked = parser.parse_args()
-    text = document(
-        asked.models.split(","),
-        lambda name: measured(name, asked.samples, asked.fitted, asked.steps),
-        asked.samples,
-        ABOUT.format(steps=asked.steps, fitted=asked.fitted, seen=SEEN, unseen=UNSEEN, epochs=EPOCHS),
-    )
+    about = ABOUT.format(steps=asked.steps, fitted=asked.fitted, seen=SEEN, unseen=UNSEEN, epochs=EPOCHS)
+    found = {
+        name: measured(name, asked.samples, asked.fitted, asked.steps) for name in asked.models.split(",")
+    }  # fmt: skip
+    text = document(found, asked.samples, about)
     asked.write.write_text(text) if asked.write else print(text)
 
 

@@ -77,8 +77,8 @@ class Bench:
 
 def open_named(sources: Sources, request: Request) -> Benchmark:
     """The benchmark of a request. Raises UnknownBenchmark, BenchmarkUnavailable, CorruptBenchmark."""
-    where = {} if request.data_dir is None else {"data_dir": Path(request.data_dir)}
-    return sources.benchmark(request.benchmark, **where, **({"stream": True} if request.stream else {}))
+    where = {"data_dir": request.data_dir and Path(request.data_dir), "stream": request.stream}
+    return sources.benchmark(request.benchmark, **{key: value for key, value in where.items() if value})
 
 
 def open_bench(request: Request, sources: Sources | None = None) -> Bench:

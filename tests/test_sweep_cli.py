@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import Command, commands_over
 from sweeps import lines_in
 
+from harness.budget import BudgetSpec
+from harness.cli.sweep_telling import command_of
+from harness.request import Request
 from harness.runlog import RunLog
+from harness.store import Store
 
 GRID = ("--methods", "grid", "--budgets", "50%", "--limit", "2", "--no-timing", "--no-controls")
 
@@ -102,6 +107,14 @@ def test_a_failed_cell_exits_1_and_its_command_does_it_again(
     words = shlex.split(failed[1]["command"])
     assert words[:2] == ["harness", "run"] and harness(*words[1:]).code == 0
     assert harness("sweep", *GRID).complaint == "harness: nothing to do for 2 cells: 2 done"
+
+
+def test_a_cells_command_says_how_its_images_are_read_and_prepared(tmp_path: Path):
+    asked = Request("grid", BudgetSpec.parse("50%"), image_backend="torchvision", data_dir="data", stream=True)
+    words = command_of(asked, Store(tmp_path / "store.duckdb"), "error")
+    assert words[words.index("--image-backend") + 1] == "torchvision" and words[words.index("--data-dir") + 1] == "data"
+    assert "--stream" in words
+    assert "--stream" not in command_of(replace(asked, stream=False), Store(tmp_path / "store.duckdb"), "error")
 
 
 def start(store: Path, *words: str) -> subprocess.Popen[str]:

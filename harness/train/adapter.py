@@ -47,8 +47,8 @@ class Recipe:
     warmup_ratio: float = 0.03
     clip_norm: float = 1.0
     guidance_weight: float = 0.0
-    seed: int = 0
     guidance_layers: str = "all"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
