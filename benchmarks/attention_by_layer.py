@@ -25,7 +25,7 @@ from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import OpenModel, open_model
-from harness.records import Sample
+from harness.records.records import Sample
 from harness.train.adapter import answer_logits, frozen, plan_for
 from harness.train.guidance import extra_attention, middle, watching_cuts
 from methods.base import Budget

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 from harness.stats import paired_difference
 from harness.store import load
 from methods import get

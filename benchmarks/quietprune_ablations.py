@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import HarnessError
 from harness.models.loading import resolve
+from harness.records.errors import HarnessError
 from harness.stats import Interval, paired_difference
 from harness.store import Frames, load
 

@@ -24,7 +24,7 @@ from harness.accuracy import Answering, answer_all, sample_seed
 from harness.bench import Bench, Cell, open_bench
 from harness.budget import BudgetSpec
 from harness.cli.quiet import quiet_transformers
-from harness.records import Sample
+from harness.records.records import Sample
 from harness.request import Request
 from harness.runlog import RunLog
 from harness.runner import Story, environment

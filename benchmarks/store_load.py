@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.figures import OK, Environment, Figures
 from harness.log_contents import encode_line
-from harness.records import Record, RunSpec
+from harness.records.figures import OK, Figures
+from harness.records.records import Environment, Record, RunSpec
 from harness.runlog import RunLog
 from harness.store import Store
 

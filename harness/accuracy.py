@@ -6,34 +6,21 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.targets import recall_of_target
-from harness.errors import HarnessError, UndecodableImage
-from harness.places import without_home
 from harness.planning import Planner
-from harness.records import Realised, Record, Sample
+from harness.records.errors import HarnessError, UndecodableImage
+from harness.records.progress import Stop, Watcher
+from harness.records.provenance import without_home
+from harness.records.records import Realised, Record, Sample
 from methods.base import Plan, PruningError
 
 if TYPE_CHECKING:
     from harness.models.engine import Engine
     from harness.models.loading import OpenModel
     from harness.runlog import RunLog
-
-
-class Watcher(Protocol):
-    """Someone who looks on while a run goes on. The command line shows a progress bar; tests take notes."""
-
-    def begins(self, title: str, total: int, done: int) -> None:
-        """A pass of `total` steps begins, `done` of them from an earlier session."""
-
-    def advanced(self, steps: int = 1) -> None: ...
-
-    def ends(self) -> None: ...
-
-
-Stop = Callable[[], bool]  # whether the user asked to stop
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from harness.cost import Cost
 from harness.measure.flops import ModelDims, dims_of
 from harness.models.loading import OpenModel, open_model
 from harness.planning import Planner
-from harness.records import Record, RunSpec, Sample
+from harness.records.records import Record, RunSpec, Sample
 from harness.request import Request
 from harness.timing import Subject
 from methods import build

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import torch
 
-from harness.accuracy import Stop, Watcher
 from harness.bench import Bench, Sources, open_bench
 from harness.comparison import Comparison, compare
-from harness.errors import Interrupted
 from harness.log_contents import RunContents, read_log
 from harness.models.loading import OpenModel
-from harness.records import Record, RunSpec, Sample
-from harness.request import BLIND, FULL, Request
+from harness.records.errors import Interrupted
+from harness.records.progress import Stop, Watcher
+from harness.records.records import BLIND, FULL, Record, RunSpec, Sample
+from harness.request import Request
 from harness.runlog import RunLog
 from harness.runner import Story, environment
 from harness.store import Store

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.budget import BudgetSpec
-from harness.figures import Figures
 from harness.latency_document import latency_document
 from harness.log_contents import RunContents
-from harness.records import RunSpec
+from harness.records.figures import Figures
+from harness.records.records import RunSpec
 from harness.stats import Interval, paired_difference
 
 

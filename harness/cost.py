@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.measure.dims import ModelDims
 from harness.measure.flops import planned_realised, prefill_flops, unpruned_realised
-from harness.records import PromptText, Realised
+from harness.records.records import PromptText, Realised
 from methods.base import IN_VIT, ModelInfo, Plan, Pruner, Shape
 
 

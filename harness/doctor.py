@@ -13,8 +13,8 @@ from pathlib import Path
 from harness.benchmarks import EMBEDDED_SUITES, open_benchmark
 from harness.bridge import installed
 from harness.capabilities import MISSING, Finding, accelerator, extras, latency, nvml
-from harness.errors import HarnessError
 from harness.models.loading import EMBEDDED, open_model
+from harness.records.errors import HarnessError
 from harness.store import Store
 
 GIB = 1024**3

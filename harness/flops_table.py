@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from harness.budget import BudgetSpec
 from harness.cost import Cost
-from harness.figures import INFEASIBLE, OK, UNSUPPORTED
 from harness.measure.dims import ModelDims, dims_of
 from harness.measure.flops import planned_realised, unpruned_realised
 from harness.models import catalogue
@@ -26,8 +25,8 @@ from harness.models.processing import load_processor
 from harness.models.random_weights import adapter_of, on_meta
 from harness.models.synthetic import TEXT, processor_of
 from harness.planning import Planner
-from harness.records import Realised
-from harness.request import FULL
+from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
+from harness.records.records import FULL, Realised
 from harness.scene import Scene
 from methods import build
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Shape

@@ -6,10 +6,10 @@ import multiprocessing
 import signal
 from multiprocessing.connection import Connection
 
-from harness.accuracy import Stop
 from harness.bench import open_bench
-from harness.errors import HarnessError, Interrupted
 from harness.measure.latency import Protocol
+from harness.records.errors import HarnessError, Interrupted
+from harness.records.progress import Stop
 from harness.request import Request
 from harness.timing import Row, time_session
 

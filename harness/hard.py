@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.records import Record
+from harness.records.records import Record
 from harness.stats import Interval, accuracy_interval
 
 RIGHT = 0.5  # soft scores count as right from here

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.figures import ERROR, FAILED_BUDGET, OK
-from harness.identity import git_state
 from harness.latency_rows import read_table, summary_of, write_table
 from harness.latency_table import Cell, Outcome
 from harness.measure.machine import machine
-from harness.places import without_home
 from harness.published_latency import published
+from harness.records.figures import ERROR, FAILED_BUDGET, OK
+from harness.records.provenance import git_state, without_home
 
 
 class Book:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.figures import Figures
+from harness.records.figures import Figures
 
 _BOTH = ("p90_ms", "ttft_ms", "residual_ratio", "attention", "peak_bytes", "kv_cache_bytes", "prefills_per_s", "joules")
 

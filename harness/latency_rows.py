@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.figures import OK, Figures, ResourceRow
 from harness.latency_document import latency_document
 from harness.latency_figures import figures_of_sessions
 from harness.measure.summary import LatencySummary, summarise
-from harness.records import LatencyRow
+from harness.records.errors import UsageError
+from harness.records.figures import OK, Figures
+from harness.records.records import LatencyRow, ResourceRow
 
 SCHEMA, PROTOCOL = "latency-table-1", "paired-v1"
 _EVERY_MOMENT = ("sm_clock_mhz/", "memory_clock_mhz/", "temperature_c/", "power_w/")  # thousands a session; not stored

@@ -21,9 +21,6 @@ import torch
 from harness.accuracy import Answering
 from harness.budget import BudgetSpec, matches
 from harness.cost import Cost
-from harness.errors import HarnessError, Interrupted
-from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
-from harness.identity import current_code
 from harness.latency_rows import session_of
 from harness.measure.dims import dims_of
 from harness.measure.doubts import PUBLISHED_PAIRS
@@ -34,7 +31,10 @@ from harness.models.loading import OpenModel, adapter_file, open_model
 from harness.models.random_weights import open_random
 from harness.models.synthetic import TEXT
 from harness.planning import FALL_SHORT, Planner
-from harness.records import digest
+from harness.records.errors import HarnessError, Interrupted
+from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
+from harness.records.provenance import current_code
+from harness.records.records import digest
 from harness.scene import Scene, benchmark_of
 from harness.timing import Subject, arms_of, cases_of, time_session
 from methods import build, get

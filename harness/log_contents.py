@@ -22,9 +22,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CorruptLog
-from harness.figures import Environment, Figures, ResourceRow
-from harness.records import LatencyRow, Record, RunSpec
+from harness.records.errors import CorruptLog
+from harness.records.figures import Figures
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
 
 LOG_VERSION = 1
 REMEDY = "run it again with --force: this file is kept beside, as .aside-N"

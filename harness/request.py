@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget import BudgetSpec
-from harness.identity import current_code, sample_ids_hash
-from harness.places import recorded_method, without_home
-from harness.records import RunSpec, Sample
+from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
+from harness.records.records import FULL, RunSpec, Sample
 
 if TYPE_CHECKING:
     from harness.models.loading import OpenModel
     from methods.base import Pruner
-
-FULL = "full"
-RANDOM = "random"
-BLIND = ":blind"  # ends a benchmark's name where its images were left out
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.figures import ResourceRow
 from harness.measure.dims import ModelDims
 from harness.measure.kernels import attention_calls
 from harness.measure.machine import energy_reader
@@ -21,7 +20,7 @@ from harness.measure.rates import joules_per_prefill, prefills_per_s
 from harness.measure.roofline import BASE, LATE, PRUNED, limit_rows, work_rows
 from harness.models.clock import Untimed
 from harness.models.engine import Prefill
-from harness.records import Realised
+from harness.records.records import Realised, ResourceRow
 
 if TYPE_CHECKING:
     from harness.timing import Arm, Case, Subject

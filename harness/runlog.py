@@ -19,11 +19,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.errors import CorruptLog, DiskFull, StoreLocked
-from harness.figures import Environment, Figures, ResourceRow
 from harness.log_contents import LOG_VERSION, REMEDY, RunContents, encode_line, read_log
-from harness.places import without_home
-from harness.records import LatencyRow, Record, RunSpec
+from harness.records.errors import CorruptLog, DiskFull, StoreLocked
+from harness.records.figures import Figures
+from harness.records.provenance import without_home
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS: Mapping[type, str] = {Record: "record", LatencyRow: "latency", ResourceRow: "resource"}

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.accuracy import Stop, Watcher, answer_all
+from harness.accuracy import answer_all
 from harness.bench import Bench, Cell, Sources, open_bench
 from harness.comparison import Comparison, compare
-from harness.errors import Interrupted, UndecodableImage
-from harness.figures import FAILED_BUDGET, OK, Environment
 from harness.fresh import time_in_fresh_process
-from harness.identity import git_state
 from harness.log_contents import RunContents, read_log
 from harness.measure.latency import Protocol
 from harness.measure.machine import machine
-from harness.records import Sample
-from harness.request import FULL, RANDOM, Request
+from harness.records.errors import Interrupted, UndecodableImage
+from harness.records.figures import FAILED_BUDGET, OK
+from harness.records.progress import Stop, Watcher
+from harness.records.provenance import git_state
+from harness.records.records import FULL, RANDOM, Environment, Sample
+from harness.request import Request
 from harness.runlog import RunLog, lock_log
 from harness.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
 from harness.store import Store
@@ -45,7 +46,7 @@ def run(
 
     timing: None leaves the timing pass out. force: redo the asked run; its controls stay. stop: asked between
     samples. told: hears what the method has to say of this model. Raises Interrupted when told to stop, and what
-    harness/errors.py and methods/base.py name; whatever was answered before stays in the log.
+    harness/records/errors.py and methods/base.py name; whatever was answered before stays in the log.
     """
     story = Story(open_bench(request, sources), store, watcher, stop, environment())
     asked = story.bench.cell(request)

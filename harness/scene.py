@@ -9,8 +9,8 @@ from random import Random
 from PIL import Image
 
 from harness.benchmarks.base import Benchmark
-from harness.errors import UsageError
-from harness.records import Record, Sample, digest
+from harness.records.errors import UsageError
+from harness.records.records import Record, Sample, digest
 
 MOST_PIXELS = 50_000_000
 _CELLS = 24  # coloured squares along each side: something to look at, so that no two tokens are equal

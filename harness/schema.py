@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb

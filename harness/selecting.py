@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import BudgetError, BudgetSpec
-from harness.errors import UnknownRun
+from harness.records.errors import UnknownRun
 
 if TYPE_CHECKING:
     from harness.store import Store

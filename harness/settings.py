@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 
 def parse_settings(method: str, kind: type, words: Iterable[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.log_contents import read_log
-from harness.records import Record, Sample
+from harness.records.records import Record, Sample
 from harness.runlog import RunLog, lock_log, set_aside
 
 

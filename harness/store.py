@@ -26,9 +26,17 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
-from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreCorrupt, StoreLocked, UnknownRun, UsageError
-from harness.identity import current_code
 from harness.log_contents import RunTexts, read_log, read_texts, texts_of
+from harness.records.errors import (
+    CorruptLog,
+    DiskFull,
+    EnvironmentProblem,
+    StoreCorrupt,
+    StoreLocked,
+    UnknownRun,
+    UsageError,
+)
+from harness.records.provenance import current_code
 from harness.runlog import set_aside
 from harness.schema import is_current, migrate
 from harness.tables import replace_runs

@@ -15,7 +15,7 @@ from harness.budget import BudgetSpec
 from harness.comparison import Comparison, document
 from harness.hard import NOTE, Hard, judge
 from harness.log_contents import read_log
-from harness.records import Record
+from harness.records.records import Record
 from harness.request import Request
 from methods.base import BudgetInfeasible
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import BudgetSpec
-from harness.figures import PARTIAL, Figures
 from harness.log_contents import RunFrame, RunTexts
+from harness.records.figures import PARTIAL, Figures
 from harness.schema import TABLES
 
 if TYPE_CHECKING:

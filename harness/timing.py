@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from harness.accuracy import Answering, Stop, sample_seed
-from harness.errors import Interrupted, UndecodableImage
-from harness.figures import ResourceRow
+from harness.accuracy import Answering, sample_seed
 from harness.measure.clock import StageClock, default_backend
 from harness.measure.flops import ModelDims
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
 from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill
 from harness.models.family import Inputs
-from harness.records import LatencyRow, Sample
+from harness.records.errors import Interrupted, UndecodableImage
+from harness.records.progress import Stop
+from harness.records.records import LatencyRow, ResourceRow, Sample
 from harness.resources import resource_rows
 from methods.base import Plan
 

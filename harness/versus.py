@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UnknownRun, UsageError
-from harness.figures import FAILED_BUDGET, OK, REPORTED
+from harness.records.errors import UnknownRun, UsageError
+from harness.records.figures import FAILED_BUDGET, OK, REPORTED
 from harness.selecting import Row, name_of, named, rows_of
 from harness.stats import (
     Flips,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 from harness.store import default_store_path
 from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.identity import ROOT, method_file
+from harness.records.provenance import ROOT, method_file
 
 PAGE = ROOT / "docs" / "methods.md"
 

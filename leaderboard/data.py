@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from harness.errors import UsageError
-from harness.figures import OK
 from harness.measure.break_even import BreakEven, break_even
-from harness.records import LatencyRow
+from harness.records.errors import UsageError
+from harness.records.figures import OK
+from harness.records.records import LatencyRow
 from harness.report.gather import FULL, Group, Line, assessed
 from harness.selecting import Row
 from harness.stats import front_probabilities

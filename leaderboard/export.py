@@ -13,7 +13,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 from harness.report.gather import FULL, Group
 from harness.selecting import name_of
 from leaderboard.blocks import Block

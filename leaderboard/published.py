@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from harness.errors import HarnessError
-from harness.identity import ROOT
+from harness.records.errors import HarnessError
+from harness.records.provenance import ROOT
 
 FOLDERS = (ROOT / "results" / "published", Path(__file__).resolve().parent / "published")  # checkout, wheel
 

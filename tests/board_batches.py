@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.figures import Environment
 from harness.log_contents import RunContents, read_log
-from harness.records import RunSpec
+from harness.records.records import Environment, RunSpec
 from harness.store import Store
 from harness.submissions.document import document, submitted
 from harness.submissions.folder import SAMPLES

@@ -7,7 +7,7 @@ from pathlib import Path
 from stored_runs import add_run, add_stopped, arm, new_store
 from streamlit.testing.v1 import AppTest
 
-from harness.figures import FAILED_BUDGET, INFEASIBLE, Figures
+from harness.records.figures import FAILED_BUDGET, INFEASIBLE, Figures
 
 HOSTILE = "<img src=x onerror=alert(1)>[a](http://evil.example)'; DROP TABLE runs; --"
 QUICK = {"benchmark": "reference-quick"}

@@ -17,10 +17,9 @@ from conftest import make_suite
 from harness.benchmarks import registry
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.embedded import open_suite
-from harness.figures import Environment
-from harness.identity import current_code, sample_ids_hash
 from harness.log_contents import read_log
-from harness.records import Record, RunSpec, digest
+from harness.records.provenance import current_code, sample_ids_hash
+from harness.records.records import Environment, Record, RunSpec, digest
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.submissions.choosing import choose

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.figures import OK, Environment, Figures, ResourceRow
-from harness.records import LatencyRow, Record, RunSpec
+from harness.records.figures import OK, Figures
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
 from harness.runlog import RunLog
 
 HERE = Environment("machine-a", {"cpu": "two cores", "torch": "2.13"})

@@ -9,9 +9,9 @@ from typing import Any
 
 from logged_runs import HERE, record, spec
 
-from harness.figures import Figures
 from harness.log_contents import read_log
-from harness.records import Record, RunSpec
+from harness.records.figures import Figures
+from harness.records.records import Record, RunSpec
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.tally import figures_of

@@ -12,7 +12,7 @@ from commands import Command, commands_in
 import methods
 from harness.authoring import HOOKS, Scaffold, write
 from harness.cli.new import Hook
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.contract import check_method
 from harness.validate.tiny import TINY
 from methods import base

@@ -12,14 +12,13 @@ from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 
 from harness.budget import BudgetSpec
-from harness.figures import ResourceRow
 from harness.latency_book import Book
 from harness.latency_rows import read_table, rows_of_session, session_of, summary_of
 from harness.latency_table import Cell, Outcome, Stage, grid
 from harness.measure.summary import summarise
 from harness.models import catalogue
 from harness.published_latency import published
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow, ResourceRow
 from harness.scene import Scene, benchmark_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,8 +17,14 @@ from harness.benchmarks.declared import open_declared
 from harness.benchmarks.images import decode_cell
 from harness.benchmarks.order import stratified
 from harness.benchmarks.registry import declarations, open_benchmark
-from harness.errors import BenchmarkUnavailable, CorruptBenchmark, HarnessError, UndecodableImage, UnknownBenchmark
-from harness.records import Record, Sample
+from harness.records.errors import (
+    BenchmarkUnavailable,
+    CorruptBenchmark,
+    HarnessError,
+    UndecodableImage,
+    UnknownBenchmark,
+)
+from harness.records.records import Record, Sample
 
 FIXTURES = Path(__file__).parent / "fixtures"
 POPE = declarations()["pope"]

@@ -10,8 +10,8 @@ from harness.benchmarks import images, names, open_benchmark
 from harness.benchmarks.embedded import in_rounds, open_suite
 from harness.benchmarks.scoring import exact_match, majority_share, normalise
 from harness.benchmarks.targets import recall_of_target, units_of
-from harness.errors import HarnessError, UndecodableImage, UnknownBenchmark
-from harness.records import Sample
+from harness.records.errors import HarnessError, UndecodableImage, UnknownBenchmark
+from harness.records.records import Sample
 
 
 def test_answers_match_whatever_their_case_spaces_or_final_period():

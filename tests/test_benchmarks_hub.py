@@ -21,7 +21,7 @@ from PIL import Image
 
 from harness.benchmarks.declared import open_declared
 from harness.benchmarks.registry import declarations
-from harness.errors import BenchmarkUnavailable
+from harness.records.errors import BenchmarkUnavailable
 
 TESTS = Path(__file__).parent
 COMMIT = "4db1276" + "0" * 33

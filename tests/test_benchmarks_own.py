@@ -13,8 +13,8 @@ from PIL import Image
 
 from harness.benchmarks import open_benchmark
 from harness.benchmarks.own import check, open_own
-from harness.errors import CorruptBenchmark, HarnessError, UndecodableImage, UnknownBenchmark, UsageError
-from harness.records import Record
+from harness.records.errors import CorruptBenchmark, HarnessError, UndecodableImage, UnknownBenchmark, UsageError
+from harness.records.records import Record
 
 FIVE = [
     {"id": "sign", "image": "0.png", "question": "What does it say?", "answer": ["12", "twelve"], "category": "read"},

@@ -15,8 +15,8 @@ from harness.benchmarks.declaration import Hub
 from harness.benchmarks.declared import DeclaredBenchmark, open_declared
 from harness.benchmarks.registry import declarations, describe, names
 from harness.benchmarks.tables import check_columns
-from harness.errors import CorruptBenchmark
-from harness.records import Record
+from harness.records.errors import CorruptBenchmark
+from harness.records.records import Record
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = sorted(declarations())

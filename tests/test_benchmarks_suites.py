@@ -12,9 +12,9 @@ from PIL import Image
 from harness.benchmarks import names
 from harness.benchmarks.suites import SUITES, find_suite
 from harness.budget import BudgetSpec
-from harness.errors import UsageError
 from harness.hard import hard_ids, judge
-from harness.records import Record
+from harness.records.errors import UsageError
+from harness.records.records import Record
 from harness.request import Request
 from harness.suite import requests_of
 

@@ -13,7 +13,7 @@ from boards import HOSTILE, QUICK, page, small_store, texts
 from filelock import FileLock
 from stored_runs import add_run, add_stopped, arm, new_store
 
-from harness.figures import REPORTED, Figures
+from harness.records.figures import REPORTED, Figures
 
 PAGES = ("overview", "pareto", "method", "compare", "samples", "latency")
 WITHOUT_RUNS = ("profile", "published", "submit")

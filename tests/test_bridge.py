@@ -16,11 +16,10 @@ from harness.bridge.outcome import Outcome, outcome_of
 from harness.bridge.said import Said, cluster_of
 from harness.bridge.tasks import rows_hash
 from harness.comparison import compare
-from harness.errors import EnvironmentProblem, UsageError
-from harness.figures import Environment
 from harness.log_contents import RunContents, read_log
 from harness.models.loading import OpenModel
-from harness.records import Record, RunSpec
+from harness.records.errors import EnvironmentProblem, UsageError
+from harness.records.records import Environment, Record, RunSpec
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.tally import figures_of

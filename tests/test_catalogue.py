@@ -12,11 +12,11 @@ from commands import commands_in
 from PIL import Image
 from tiny_catalogue import tiny_entry
 
-from harness.errors import ModelUnavailable, UnknownModel
 from harness.models import catalogue
 from harness.models.loading import open_model, parted, resolve
 from harness.models.random_weights import build, on_meta, open_random
 from harness.models.synthetic import TEXT, processor_of
+from harness.records.errors import ModelUnavailable, UnknownModel
 from methods.base import Plan
 
 PUBLISHED = {  # billions of parameters, as the model cards or the tensors on the hub say

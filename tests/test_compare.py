@@ -9,7 +9,7 @@ import pytest
 from commands import Command, commands_in
 from stored_runs import add_run, arm, new_store
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.store import Store
 from harness.versus import find_pair, samples_of, versus
 

@@ -13,7 +13,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from harness.budget import solve_flops_ratio
 from harness.measure.flops import ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.measure.memory import kv_cache_bytes, peak_memory
-from harness.records import PromptText, Realised
+from harness.records.records import PromptText, Realised
 from methods.base import (
     IN_LLM,
     IN_VIT,

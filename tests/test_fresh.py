@@ -5,10 +5,10 @@ import os
 import pytest
 
 from harness.budget import BudgetSpec
-from harness.errors import HarnessError, Interrupted
 from harness.fresh import time_in_fresh_process
 from harness.measure.latency import Protocol
-from harness.records import LatencyRow
+from harness.records.errors import HarnessError, Interrupted
+from harness.records.records import LatencyRow
 from harness.request import Request
 
 SHORT = Protocol(pairs=2, warmup=1, sessions=2)

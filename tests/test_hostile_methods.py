@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.confined import Limits, Verdict, has_walls, judge_files
 from harness.validate.confined.launch import UNSHARE
 from harness.validate.confined.verdict import MIB

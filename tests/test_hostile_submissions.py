@@ -15,8 +15,8 @@ import duckdb
 import pytest
 from hand_submissions import Template, forge, forge_rows, prepared
 
-from harness.errors import HarnessError
-from harness.records import RunSpec
+from harness.records.errors import HarnessError
+from harness.records.records import RunSpec
 from harness.submissions import SAMPLE_COLUMNS, read
 from harness.submissions.checking import batch_name, check_results
 from harness.submissions.folder import RUN_NAME

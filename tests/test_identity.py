@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.identity import ANSWER_MODULES, ROOT, code_hash, current_code, git_state, method_file, sample_ids_hash
+from harness.records.provenance import (
+    ANSWER_MODULES,
+    ROOT,
+    code_hash,
+    current_code,
+    git_state,
+    method_file,
+    sample_ids_hash,
+)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from commands import Command, commands_in
 from openpyxl import Workbook
 
-from harness.errors import HarnessError
 from harness.imports import lmms_eval, vlmevalkit
 from harness.imports.lmms_metrics import means_of, scores_of
 from harness.imports.reported import agrees
+from harness.records.errors import HarnessError
 
 STAMP = "20260801_120000"
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from harness.errors import Interrupted
 from harness.interrupts import graceful_stop
+from harness.records.errors import Interrupted
 
 
 def press_ctrl_c() -> None:

@@ -30,7 +30,7 @@ from harness.measure.latency import (
     summarise,
 )
 from harness.measure.machine import DeviceState
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow
 
 
 class Hand:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from logged_runs import HERE, SPEC, record
 
-from harness.figures import OK, Figures, ResourceRow
 from harness.latency_figures import latency_figures
 from harness.log_contents import RunContents, read_log
 from harness.measure.doubts import reasons_for_doubt, was_throttled
 from harness.measure.roofline import work_rows
-from harness.records import LatencyRow
+from harness.records.figures import OK, Figures
+from harness.records.records import LatencyRow, ResourceRow
 from harness.runlog import RunLog
 from harness.store import Store
 

@@ -11,7 +11,7 @@ import torch
 
 from harness.measure import machine as module
 from harness.measure.machine import DeviceState, cpu_model, device_reader, device_state, energy_reader, machine
-from harness.records import digest
+from harness.records.records import digest
 
 
 class NVMLError(Exception):

@@ -14,7 +14,7 @@ from harness.models.engine import Engine
 from harness.models.qwen3_vl import Qwen3VL
 from harness.models.resizing import assembled, cut, resampled
 from harness.planning import misses_budget
-from harness.records import Record
+from harness.records.records import Record
 from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, InvalidSelection, MissingSignal, Plan, Resize, Site
 from methods.downsample import Downsample, nearest_grid, smaller_grids
 

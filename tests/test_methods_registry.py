@@ -10,7 +10,7 @@ import pytest
 from commands import Command, commands_in
 
 import methods
-from harness.identity import code_hash, current_code, method_file
+from harness.records.provenance import code_hash, current_code, method_file
 from methods.base import UnknownMethod
 
 METHOD = """

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from harness.errors import CorruptCheckpoint
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
+from harness.records.errors import CorruptCheckpoint
 from methods.base import Budget, MissingSignal
 from methods.cdpruner import CDPruner
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.budget import BudgetSpec
 from harness.planning import Planner, misses_budget
-from harness.records import Record
+from harness.records.records import Record
 from methods.base import IN_LLM, INTERFACE, Budget, BudgetInfeasible, Plan, Shape, Site, one_site_plan
 
 SHAPE = Shape(grids=((3, 4),), vit_layers=2, llm_layers=4)

@@ -17,7 +17,7 @@ import pytest
 from scipy.stats import norm
 
 from harness.measure.summary import summarise
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow
 from harness.stats import Interval, accuracy_interval, mcnemar, paired_difference, ra_interval, ra_macro
 
 pytestmark = pytest.mark.proof

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sweeps import Notes, entries, records, statuses, sweep, tables, tiny_sources
 
-from harness.figures import OK
+from harness.records.figures import OK
 from harness.store import Store
 from harness.sweep.crew import Start
 

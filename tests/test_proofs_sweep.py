@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sweeps import Notes, entries, lines_in, records, statuses, sweep, sweep_apart, tables, tiny_sources, workers_of
 
-from harness.figures import OK
+from harness.records.figures import OK
 from harness.store import Store
 from harness.sweep.jobs import DAMAGED
 

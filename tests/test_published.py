@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 from leaderboard.papers import csv_of, sources, with_baselines
 from leaderboard.published import FOLDERS, printed
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 import pytest
 from logged_runs import SPEC, spec
 
-from harness.records import RunSpec, digest
+from harness.records.records import RunSpec, digest
 
 CHANGES = {
     "method": "fastv",

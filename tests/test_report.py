@@ -14,8 +14,8 @@ import pytest
 from commands import Command, commands_in
 from stored_runs import add_run, add_stopped, arm, new_store
 
-from harness.errors import UnknownRun
-from harness.figures import FAILED_BUDGET, INFEASIBLE, OK, REPORTED, STATUSES, Figures
+from harness.records.errors import UnknownRun
+from harness.records.figures import FAILED_BUDGET, INFEASIBLE, OK, REPORTED, STATUSES, Figures
 from harness.report import csv_table, gather, latex_tables, page
 from harness.report.chart import Point, Series, trade_off
 from harness.report.markup import tag

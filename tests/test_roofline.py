@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from tiny import qwen3_vl
 
-from harness.figures import ResourceRow
 from harness.measure.break_even import break_even, visual_tokens
 from harness.measure.dims import ModelDims, dims_of
 from harness.measure.flops import prefill_flops
 from harness.measure.peaks import Peaks, best_seconds, device_name, measured_peaks, vendor_peaks
 from harness.measure.roofline import floors_ms, limit_rows, roofline, stage_weights, work_rows
 from harness.measure.summary import summarise
-from harness.records import LatencyRow, Realised
+from harness.records.records import LatencyRow, Realised, ResourceRow
 
 LLAVA_7B = ModelDims(
     vit_layers=23,  # the last block's output is not used

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from logged_runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
 
-from harness.errors import CorruptLog, DiskFull, StoreLocked
-from harness.figures import ERROR, Environment, Figures
 from harness.log_contents import encode_line, read_log
+from harness.records.errors import CorruptLog, DiskFull, StoreLocked
+from harness.records.figures import ERROR, Figures
+from harness.records.records import Environment
 from harness.runlog import RunLog, set_aside
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,12 +15,12 @@ from harness.bench import Bench, Sources, open_bench
 from harness.benchmarks.embedded import open_suite
 from harness.budget import BudgetSpec
 from harness.comparison import Comparison, document
-from harness.errors import CorruptLog, DiskFull, HarnessError, Interrupted
-from harness.figures import FAILED_BUDGET, OK, PARTIAL
 from harness.log_contents import read_log
 from harness.measure.latency import Protocol
 from harness.models.loading import OpenModel
-from harness.records import Record
+from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
+from harness.records.figures import FAILED_BUDGET, OK, PARTIAL
+from harness.records.records import Record
 from harness.request import Request
 from harness.runlog import RunLog
 from harness.runner import run

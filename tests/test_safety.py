@@ -15,11 +15,11 @@ from logged_runs import HERE, SPEC
 from PIL import Image
 
 from harness.authoring import Scaffold, write
-from harness.errors import CorruptCheckpoint, HarnessError, UndecodableImage
-from harness.figures import ERROR, Figures
 from harness.measure.machine import machine
 from harness.models.loading import open_model
-from harness.places import recorded_method, without_home
+from harness.records.errors import CorruptCheckpoint, HarnessError, UndecodableImage
+from harness.records.figures import ERROR, Figures
+from harness.records.provenance import recorded_method, without_home
 from harness.reference.paths import MODEL_A
 from harness.runlog import RunLog
 from harness.train.examples import _from_file

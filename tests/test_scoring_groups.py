@@ -22,7 +22,7 @@ from harness.benchmarks.scoring.groups import (
     where,
 )
 from harness.benchmarks.scoring.rule import Scored
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def row(score: float | None, answer: str = "yes", category: str = "", prediction: str = "", **groups: str) -> Scored:

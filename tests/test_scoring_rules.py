@@ -13,7 +13,7 @@ from harness.benchmarks.scoring.letters import chooses
 from harness.benchmarks.scoring.text import among_words_of, any_exact, same_bare
 from harness.benchmarks.scoring.vqa import evalai, soft_accuracy, words
 from harness.benchmarks.scoring.yes_no import says
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def sample(answer: str = "B", *answers: str, choices: tuple[str, ...] = (), category: str = "") -> Sample:

@@ -12,10 +12,10 @@ from harness import runner
 from harness.bench import Sources
 from harness.benchmarks.embedded import open_suite
 from harness.budget import BudgetSpec
-from harness.errors import Interrupted
 from harness.measure.latency import Protocol
 from harness.models.loading import OpenModel
-from harness.records import LatencyRow
+from harness.records.errors import Interrupted
+from harness.records.records import LatencyRow
 from harness.request import Request
 from harness.store import Store
 

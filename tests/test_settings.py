@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.settings import parse_settings
 
 

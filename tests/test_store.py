@@ -19,10 +19,10 @@ from filelock import FileLock
 from logged_runs import FIGURES, HERE, SPEC, record, spec, write_run
 
 from harness import schema
-from harness.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
-from harness.figures import INFEASIBLE, Figures
-from harness.identity import code_hash
 from harness.log_contents import encode_line
+from harness.records.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
+from harness.records.figures import INFEASIBLE, Figures
+from harness.records.provenance import code_hash
 from harness.runlog import RunLog
 from harness.store import Store, default_store_path, load
 

@@ -15,10 +15,10 @@ from hand_submissions import GIT, Template, answered, forge, here, prepared, put
 
 from harness import profiling, runner
 from harness.benchmarks.base import Benchmark
-from harness.figures import Figures
-from harness.identity import GitState
 from harness.models.loading import OpenModel
-from harness.records import RunSpec
+from harness.records.figures import Figures
+from harness.records.provenance import GitState
+from harness.records.records import RunSpec
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.submissions import SAMPLE_COLUMNS, read

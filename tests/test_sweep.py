@@ -10,11 +10,11 @@ from filelock import FileLock
 from sweeps import Notes, entries, statuses, sweep, tiny_benchmark
 
 from harness.bench import Sources
-from harness.errors import DiskFull
-from harness.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
 from harness.measure.latency import Protocol
 from harness.models.loading import OpenModel
-from harness.records import Record
+from harness.records.errors import DiskFull
+from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
+from harness.records.records import Record
 from harness.runlog import RunLog
 from harness.store import Store
 from harness.sweep import conduct as conducting
@@ -293,7 +293,7 @@ def test_a_store_that_is_busy_gets_its_runs_at_the_end(store: Store, sources: So
 
 
 def test_a_model_that_cannot_be_opened_fails_its_cells_alone(store: Store, sources: Sources, tmp_path: Path):
-    from harness.errors import CorruptCheckpoint
+    from harness.records.errors import CorruptCheckpoint
 
     (tmp_path / "torn").mkdir()
 

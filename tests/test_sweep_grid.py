@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UnknownBenchmark, UnknownModel, UsageError
 from harness.measure.latency import Protocol
+from harness.records.errors import UnknownBenchmark, UnknownModel, UsageError
 from harness.sweep.grid import Entry, GridWords, entries_of, read_grid
 from methods import names
 from methods.base import UnknownMethod

@@ -9,8 +9,8 @@ import pytest
 from logged_runs import spec
 
 from harness.budget import BudgetSpec
-from harness.figures import ERROR, INFEASIBLE, OK
 from harness.measure.latency import Protocol
+from harness.records.figures import ERROR, INFEASIBLE, OK
 from harness.request import Request
 from harness.sweep.grid import Entry
 from harness.sweep.jobs import BUSY, DAMAGED, DISK_FULL, MISSING, STALE, STOPPED, Finding, Job, Outcome, Survey, lost

@@ -21,7 +21,7 @@ from sweeps import (
     workers_of,
 )
 
-from harness.figures import OK
+from harness.records.figures import OK
 from harness.store import Store
 from harness.sweep.crew import Processes
 

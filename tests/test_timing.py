@@ -9,12 +9,11 @@ import pytest
 from harness.bench import Sources, open_bench
 from harness.benchmarks.embedded import open_suite
 from harness.budget import BudgetSpec
-from harness.errors import Interrupted
-from harness.figures import ResourceRow
 from harness.measure.latency import Protocol, summarise
 from harness.measure.roofline import roofline
 from harness.models.loading import OpenModel
-from harness.records import LatencyRow, Sample
+from harness.records.errors import Interrupted
+from harness.records.records import LatencyRow, ResourceRow, Sample
 from harness.request import Request
 from harness.timing import QUICK_PAIRS, Subject, cases_of, protocol_for, spread, time_session
 

@@ -24,7 +24,7 @@ from typer.main import get_command
 from harness import runner
 from harness.cli import app, stores
 from harness.cli.examples import EXAMPLES
-from harness.identity import GitState
+from harness.records.provenance import GitState
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(\S*) ?(\S*)\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), flags=re.S | re.M)

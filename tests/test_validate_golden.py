@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.golden import FileResult, validate_file, validate_folder
 from harness.validate.golden.case import Case
 from harness.validate.golden.folder import CHECKS, WEIGHT_FILES, check_of

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from harness.errors import HarnessError, UsageError
+from harness.records.errors import HarnessError, UsageError
 
 TEMPLATES = Path(__file__).parent / "templates"
 HOOKS = ("pre-tokenization", "in-vit", "interface", "in-llm")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from harness.records import Record, Sample
+from harness.records.records import Record, Sample
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.benchmarks.scoring.rule import Metric, Rule
-from harness.records import Sample
+from harness.records.records import Sample
 
 Row = Mapping[str, Any]  # one row of a data set: column -> value, images left out
 NUMBER = "row number"  # what a row is given besides its columns: its place in its split, for those that have no id

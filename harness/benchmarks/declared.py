@@ -21,8 +21,8 @@ from harness.benchmarks.scoring.groups import unparsed
 from harness.benchmarks.scoring.rule import Metric, Rule, Scored
 from harness.benchmarks.scoring.text import majority_share
 from harness.benchmarks.tables import Table, open_hub, open_tsv
-from harness.errors import BenchmarkUnavailable, CorruptBenchmark, UndecodableImage
-from harness.records import Record, Sample
+from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UndecodableImage
+from harness.records.records import Record, Sample
 
 REFERENCE_LENGTH = 64  # a base64 cell this short is the index of the row that holds the image
 

@@ -15,8 +15,8 @@ from PIL.Image import Image
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.images import decode
 from harness.benchmarks.scoring import exact_match, majority_share
-from harness.errors import HarnessError
-from harness.records import Record, Sample
+from harness.records.errors import HarnessError
+from harness.records.records import Record, Sample
 
 MAX_NEW_TOKENS = 6  # the longest answer has two tokens; a model that rambles is cut here and counts as wrong
 

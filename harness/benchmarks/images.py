@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from harness.errors import UndecodableImage
+from harness.records.errors import UndecodableImage
 
 MAX_PIXELS = 50_000_000
 _FAILURES = (  # PIL raises SyntaxError for a broken PNG, ValueError or EOFError for some torn files

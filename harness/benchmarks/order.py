@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
-from harness.records import Sample
+from harness.records.records import Sample
 
 SEED = 20260  # of the order, never of a run: every method, control and seed answers the same first N
 

@@ -28,8 +28,8 @@ from harness.benchmarks.scoring.rule import Rule, Scored
 from harness.benchmarks.scoring.text import any_exact, majority_share
 from harness.benchmarks.scoring.vqa import evalai, soft_accuracy
 from harness.benchmarks.scoring.yes_no import NO, YES, among_words, says
-from harness.errors import CorruptBenchmark, UndecodableImage, UnknownBenchmark
-from harness.records import Record, Sample
+from harness.records.errors import CorruptBenchmark, UndecodableImage, UnknownBenchmark
+from harness.records.records import Record, Sample
 
 MAX_NEW_TOKENS = 32
 PATH_LENGTH = 255  # an image's text up to this length is a path, a longer one base64

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CorruptBenchmark, UsageError
+from harness.records.errors import CorruptBenchmark, UsageError
 
 ENDINGS = (".jsonl", ".tsv", ".parquet")
 

@@ -16,7 +16,7 @@ from harness.benchmarks.declaration import Declaration
 from harness.benchmarks.declared import open_declared
 from harness.benchmarks.embedded import open_suite
 from harness.benchmarks.own import is_own, open_own
-from harness.errors import BenchmarkUnavailable, UnknownBenchmark, nearest
+from harness.records.errors import BenchmarkUnavailable, UnknownBenchmark, nearest
 from harness.reference.paths import SUITE
 
 EMBEDDED_SUITES = MappingProxyType(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from harness.errors import BenchmarkUnavailable, CorruptBenchmark
+from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark
 
 
 class StreamedRows:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness.errors import UsageError, nearest
+from harness.records.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)

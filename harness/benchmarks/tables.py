@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.benchmarks.declaration import Hub, Tsv
 from harness.benchmarks.streamed import StreamedRows
-from harness.errors import BenchmarkUnavailable, CorruptBenchmark
+from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from harness.accuracy import Stop, Watcher
 from harness.bench import Cell
 from harness.bridge.adapter import Adapter
 from harness.bridge.installed import VERSION
@@ -22,11 +21,13 @@ from harness.bridge.ours import Answer, Answering
 from harness.bridge.outcome import outcome_of
 from harness.bridge.tasks import Task
 from harness.comparison import Comparison, compare
-from harness.errors import Interrupted
-from harness.figures import FAILED_BUDGET, OK, Environment
 from harness.log_contents import RunContents, read_log
 from harness.models.loading import OpenModel
-from harness.request import FULL, RANDOM, Request
+from harness.records.errors import Interrupted
+from harness.records.figures import FAILED_BUDGET, OK
+from harness.records.progress import Stop, Watcher
+from harness.records.records import FULL, RANDOM, Environment
+from harness.request import Request
 from harness.runlog import RunLog
 from harness.runner import environment
 from harness.store import Store
@@ -58,7 +59,7 @@ class Bridge:
     stop: Stop
 
     def run(self, task: Task, request: Request, force: bool = False) -> Comparison:
-        """A request on a task beside its controls. Raises BudgetInfeasible, and what harness/errors.py names."""
+        """A request on a task beside its controls. Raises BudgetInfeasible, HarnessError."""
         cell = self._cell(task, request)
         if images := task.first_pictures():
             Answering.of(self.host.model, cell).check_feasible(images)

@@ -24,8 +24,8 @@ from harness.bridge.ours import Answering
 from harness.bridge.said import sample_id
 from harness.budget import BudgetSpec
 from harness.cli.run import device_of
-from harness.errors import UsageError
 from harness.models.loading import open_model
+from harness.records.errors import UsageError
 from harness.request import Request
 from methods import build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from harness.errors import EnvironmentProblem
+from harness.records.errors import EnvironmentProblem
 
 VERSION = "0.7.3"  # its internals move monthly
 LINES = (

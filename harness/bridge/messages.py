@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from harness.errors import UsageError
 from harness.models.loading import OpenModel
+from harness.records.errors import UsageError
 
 IGNORED_STOP = "\n\n"  # what a task gets that names none; lmms-eval's own adapters leave it out too
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.bridge.said import sample_id
 from harness.imports.lmms_metrics import by_filter, means_of, scores_of
-from harness.records import Record
+from harness.records.records import Record
 
 
 @dataclass(frozen=True)

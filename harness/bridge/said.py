@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from harness.records import Record
+from harness.records.records import Record
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from harness.bridge.installed import VERSION
 from harness.bridge.said import pictures_of, sample_id
-from harness.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
-from harness.records import Sample, digest
+from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
+from harness.records.records import Sample, digest
 
 # keys of a task's config that are left out of its revision: the rows themselves and the prompt in force count instead
 PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "lmms_eval_specific_kwargs")

@@ -17,11 +17,11 @@ from harness.bench import Cell
 from harness.bridge.ours import Answer
 from harness.bridge.said import Said, pictures_of
 from harness.cost import Cost
-from harness.errors import EnvironmentProblem, HarnessError, UsageError
 from harness.measure.flops import dims_of
 from harness.models.loading import OpenModel, adopt, parted, resolve
 from harness.models.prune import Pruning, prune
 from harness.models.replacing import replaced
+from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
 from methods import build
 from methods.base import Budget
 

@@ -28,7 +28,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.examples import show_examples
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 
 app = typer.Typer(
     name="harness",

@@ -41,7 +41,7 @@ def board(
     import subprocess
     import sys
 
-    from harness.errors import HarnessError
+    from harness.records.errors import HarnessError
     from harness.store import default_store_path
 
     _check_extra()
@@ -72,7 +72,7 @@ def board(
 
 def _shipped_results() -> Path:
     """The folder with the submissions that came with the code: of a checkout, or of a wheel."""
-    from harness.identity import ROOT
+    from harness.records.provenance import ROOT
 
     checkout, wheel = ROOT / "results", ROOT / "leaderboard"
     return wheel if (wheel / "submissions").is_dir() else checkout
@@ -82,7 +82,7 @@ def _check_extra() -> None:
     """Raises EnvironmentProblem without the packages of the extra."""
     from importlib.util import find_spec
 
-    from harness.errors import EnvironmentProblem
+    from harness.records.errors import EnvironmentProblem
 
     missing = [name for name in ("streamlit", "plotly") if find_spec(name) is None]
     if missing:
@@ -108,7 +108,7 @@ def _command(places: list[str], host: str, port: int) -> list[str]:
 def _free_port(host: str) -> int:
     import socket
 
-    from harness.errors import UsageError
+    from harness.records.errors import UsageError
 
     try:
         with socket.create_server((host, 0)) as listening:
@@ -122,7 +122,7 @@ def _wait(server: object, host: str, port: int) -> None:
     import socket
     import time
 
-    from harness.errors import EnvironmentProblem
+    from harness.records.errors import EnvironmentProblem
 
     end = time.monotonic() + START_S
     while time.monotonic() < end and server.poll() is None:

@@ -15,9 +15,9 @@ import typer
 from harness.cli import options
 from harness.cli.printing import print_json, tell
 from harness.cli.run import asked_budget, check_attention, check_image_backend, device_of
-from harness.errors import HarnessError, Interrupted, UsageError
-from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
+from harness.records.errors import HarnessError, Interrupted, UsageError
+from harness.records.figures import FAILED_BUDGET
 
 if TYPE_CHECKING:
     from harness.bridge.conduct import Bridge

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
-from harness.errors import EnvironmentProblem
+from harness.records.errors import EnvironmentProblem
 
 
 def doctor(no_timing: options.NoTiming = False, store: options.Store = None, json: options.Json = False) -> None:

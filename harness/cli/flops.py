@@ -9,7 +9,7 @@ import typer
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
 from harness.cli.words import budgets_of, methods_of, scenes_of, split
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 _STAGES = ("vit", "projector", "select", "llm", "total", "paper_2ndm", "paper_3ndm")
 

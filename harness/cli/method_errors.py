@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.errors import HarnessError, InfeasibleBudget, UsageError
+from harness.records.errors import HarnessError, InfeasibleBudget, UsageError
 from methods.base import BudgetInfeasible, PruningError, UnknownMethod
 
 

@@ -28,7 +28,7 @@ def report(
     from datetime import UTC, datetime
 
     from harness.cli.stores import open_store
-    from harness.errors import EnvironmentProblem
+    from harness.records.errors import EnvironmentProblem
     from harness.report import csv_table, gather, latex_tables, page
 
     opened = open_store(store)

@@ -17,9 +17,9 @@ from harness.budget import BudgetError, BudgetSpec
 from harness.cli import options
 from harness.cli.printing import print_json, tell
 from harness.cli.quiet import quiet_profiler
-from harness.errors import EnvironmentProblem, Interrupted, UsageError
-from harness.figures import FAILED_BUDGET
 from harness.interrupts import graceful_stop
+from harness.records.errors import EnvironmentProblem, Interrupted, UsageError
+from harness.records.figures import FAILED_BUDGET
 
 if TYPE_CHECKING:
     from harness.comparison import Comparison

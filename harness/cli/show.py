@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import plain, print_json, print_rows, tell
-from harness.errors import UnknownRun
+from harness.records.errors import UnknownRun
 
 
 def show(
@@ -37,7 +37,7 @@ def _method(name: str, store: options.Store, json: bool) -> None:
     from harness.cards import card_of, entry
     from harness.cli.method_errors import method_errors
     from harness.cli.stores import open_store
-    from harness.places import recorded_method
+    from harness.records.provenance import recorded_method
     from harness.verdicts import verdicts
 
     with method_errors():
@@ -65,7 +65,7 @@ def _run(name: str, store: options.Store) -> dict[str, Any]:
         row = opened.run(name)
     except UnknownRun as error:
         import methods
-        from harness.errors import nearest
+        from harness.records.errors import nearest
 
         raise UnknownRun(f"{error}; nearest methods: {nearest(name, methods.names())}") from error
     failures = opened.query(

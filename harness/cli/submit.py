@@ -10,7 +10,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.submissions.writing import Written

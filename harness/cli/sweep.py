@@ -16,11 +16,11 @@ from harness.cli import options
 from harness.cli.printing import print_json, tell
 from harness.cli.run import check_attention, check_image_backend, device_of
 from harness.cli.words import revised
-from harness.errors import DiskFull, Interrupted, UsageError
 from harness.interrupts import graceful_stop
+from harness.records.errors import DiskFull, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from harness.accuracy import Stop
+    from harness.records.progress import Stop
     from harness.store import Store
     from harness.sweep.conduct import Report
     from harness.sweep.crew import Crew

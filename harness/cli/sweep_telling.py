@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.cli.printing import print_rows, tell
-from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
+from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.request import Request
 from harness.store import Store
 from harness.sweep.conduct import Report

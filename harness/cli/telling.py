@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.cli.printing import tell
 from harness.comparison import Comparison, Summary
-from harness.figures import FAILED_BUDGET, Figures
-from harness.request import BLIND, FULL
+from harness.records.figures import FAILED_BUDGET, Figures
+from harness.records.records import BLIND, FULL
 
 
 def print_comparison(comparison: Comparison) -> None:

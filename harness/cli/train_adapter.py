@@ -41,8 +41,8 @@ def train_adapter(
     """
     from harness.cli.method_errors import method_errors
     from harness.cli.quiet import quiet_transformers
-    from harness.errors import UsageError
     from harness.models.loading import open_model, resolve
+    from harness.records.errors import UsageError
     from harness.settings import parse_settings
     from harness.train.adapter import Recipe, train
     from harness.train.examples import open_examples

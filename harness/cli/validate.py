@@ -15,7 +15,7 @@ import typer
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
 from harness.cli.validate_results import is_results, validate_results
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 What = Annotated[
     str | None,
@@ -154,7 +154,7 @@ def _confined(name: str, families: list[str]) -> list[dict[str, Any]]:
 
 
 def _families(word: str) -> list[str]:
-    from harness.errors import nearest
+    from harness.records.errors import nearest
     from harness.validate.families import FAMILIES
 
     if word == "all":

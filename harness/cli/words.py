@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.budget import BudgetError, BudgetSpec
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.scene import Scene

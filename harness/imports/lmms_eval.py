@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
 from harness.imports.lmms_metrics import by_filter, means_of, scores_of
 from harness.imports.reported import Answer, Reported
+from harness.records.errors import HarnessError
 
 
 def read(path: Path) -> list[Reported]:

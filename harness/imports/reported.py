@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.figures import REPORTED, Environment, Figures
-from harness.identity import sample_ids_hash
-from harness.records import Record, RunSpec, digest
+from harness.records.figures import REPORTED, Figures
+from harness.records.provenance import sample_ids_hash
+from harness.records.records import Environment, Record, RunSpec, digest
 from harness.runlog import RunLog
 from harness.stats import accuracy_interval
 from harness.store import Store

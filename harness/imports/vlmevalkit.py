@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import EnvironmentProblem, HarnessError
 from harness.imports.reported import Answer, Reported
+from harness.records.errors import EnvironmentProblem, HarnessError
 
 FAILED = "Failed to obtain answer"
 ENDINGS = ("_result", "_auxmatch")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.measure.clock import TOTAL
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow
 
 
 @dataclass(frozen=True)

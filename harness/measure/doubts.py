@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.figures import ResourceRow
 from harness.measure.clock import PerfCounterBackend
+from harness.records.records import ResourceRow
 
 PUBLISHED_PAIRS, PUBLISHED_SESSIONS = 30, 5
 WIDEST_CONTROL = 0.05  # half width of the controls' interval, as a ratio: wider ones cannot vouch for anything

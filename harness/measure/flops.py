@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.measure.dims import ModelDims, dims_of
 from harness.measure.planned import planned_realised, unpruned_realised
-from harness.records import Realised
+from harness.records.records import Realised
 
 __all__ = [
     "Flops",

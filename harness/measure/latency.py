@@ -20,13 +20,12 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from harness.figures import ResourceRow
 from harness.measure.clock import TOTAL, StageClock
 from harness.measure.doubts import PUBLISHED_PAIRS, PUBLISHED_SESSIONS
 from harness.measure.machine import DeviceState, device_reader
 from harness.measure.repetitions import PREPROCESS, WALL
 from harness.measure.summary import LatencySummary, summarise
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow, ResourceRow
 
 __all__ = [
     "DeviceRow",

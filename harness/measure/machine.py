@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from harness.records import digest
+from harness.records.records import digest
 
 GIB = 1024**3
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness.measure.dims import ModelDims
-from harness.records import Realised
+from harness.records.records import Realised
 
 
 @dataclass(frozen=True)

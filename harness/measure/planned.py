@@ -8,7 +8,7 @@ from math import prod
 from harness.measure.dims import ModelDims
 from harness.measure.signals import aggregate_flops, llm_signal_flops, vit_signal_flops
 from harness.measure.windows import attended, is_windowed, window_tokens
-from harness.records import PromptText, Realised
+from harness.records.records import PromptText, Realised
 from methods.base import (
     HOOKS,
     IN_LLM,

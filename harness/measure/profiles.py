@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.measure.traces import PROFILE, OperatorTime, StageTime, read_events, stage_tables, top_operators
+from harness.records.errors import UsageError
 
 
 @dataclass(frozen=True)

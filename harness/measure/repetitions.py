@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.measure.clock import TOTAL
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow
 
 WALL, PREPROCESS = "wall", "preprocess"
 _TWICE = "session {!r} has pair {} of shape {!r} twice; give each session a name of its own"

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.figures import ResourceRow
 from harness.measure.clock import TOTAL
 from harness.measure.dims import ModelDims
 from harness.measure.peaks import MEASURED, VENDOR, Peaks
 from harness.measure.summary import STAGES, LatencySummary
+from harness.records.records import ResourceRow
 
 BASE, PRUNED, LATE = "base", "pruned", "late"  # late: no visual token enters the LLM
 _FLOPS_KEY = {"llm_prefill": "llm"}  # stage -> its name in `Record.flops`, where they differ

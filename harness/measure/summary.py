@@ -24,7 +24,7 @@ from harness.measure.clock import TOTAL, is_host_bound, residual_ms
 from harness.measure.doubts import PUBLISHED_PAIRS, PUBLISHED_SESSIONS, reasons_for_doubt
 from harness.measure.intervals import half_width_of_mean, half_width_of_medians, quantile
 from harness.measure.repetitions import PREPROCESS, WALL, Repetition, by_shape, complete_pairs, repetitions_of
-from harness.records import LatencyRow
+from harness.records.records import LatencyRow
 
 __all__ = ["PUBLISHED_PAIRS", "PUBLISHED_SESSIONS", "STAGES", "LatencySummary", "summarise"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UnknownModel, nearest
+from harness.records.errors import UnknownModel, nearest
 
 FOLDER = Path(__file__).parent / "configs"
 

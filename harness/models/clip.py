@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from harness.errors import CorruptCheckpoint
+from harness.records.errors import CorruptCheckpoint
 
 CLIP = "clip"  # Signal.tower
 

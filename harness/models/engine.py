@@ -24,7 +24,7 @@ from harness.models.prompt import Prompt, shorten
 from harness.models.replacing import replaced
 from harness.models.together import Prefilled, Together
 from harness.models.trace import Trace
-from harness.records import Realised
+from harness.records.records import Realised
 from methods.base import Budget, Plan, Pruner, Shape
 
 

@@ -17,7 +17,7 @@ from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, VisualRows
 from harness.models.vision import VisionState
 from harness.models.vit_signals import vit_signal
-from harness.records import PromptText
+from harness.records.records import PromptText
 from methods.base import ModelInfo, Shape, Signal
 
 

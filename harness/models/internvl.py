@@ -20,13 +20,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UsageError
 from harness.models.attention import TAP, Capture
 from harness.models.cls_tower import ClsTower, Grids
 from harness.models.family import Features, Inputs
 from harness.models.tiles import batches, joined, tile_by_tile
 from harness.models.vision import VisionState
 from harness.models.vit_signals import vit_signal
+from harness.records.errors import UsageError
 from methods.base import Signal
 
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UsageError
 from harness.models.attention import TAP
 from harness.models.cls_tower import ClsTower, Grids
 from harness.models.family import Features, Inputs
 from harness.models.vision import VisionState
+from harness.records.errors import UsageError
 
 
 class Llava(ClsTower):

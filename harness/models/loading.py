@@ -20,7 +20,6 @@ from safetensors.torch import load_file, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from harness.errors import CorruptCheckpoint, DeviceUnavailable, ModelUnavailable, UnknownModel, UsageError, nearest
 from harness.models import catalogue
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
@@ -31,6 +30,14 @@ from harness.models.llava_next import LlavaNext
 from harness.models.processing import load_processor
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.models.qwen3_vl import Qwen3VL
+from harness.records.errors import (
+    CorruptCheckpoint,
+    DeviceUnavailable,
+    ModelUnavailable,
+    UnknownModel,
+    UsageError,
+    nearest,
+)
 from harness.reference.paths import MODELS
 from methods.base import Pruner
 

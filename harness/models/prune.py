@@ -24,7 +24,7 @@ from harness.models.family import Inputs
 from harness.models.loading import build_engine, family_of
 from harness.models.replacing import replaced
 from harness.models.trace import Trace
-from harness.records import Realised
+from harness.records.records import Realised
 from methods.base import Budget, Plan, Pruner
 
 _VISION = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids", "pixel_values_videos")

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
-from harness.errors import UsageError
 from harness.models.catalogue import Entry
 from harness.models.family import Family
 from harness.models.loading import DTYPES, FAMILIES, OpenModel, device_and_dtype
 from harness.models.synthetic import processor_of
-from harness.records import digest
+from harness.records.errors import UsageError
+from harness.records.records import digest
 
 BLOCK = 1_048_573  # a prime
 DEVIATION = 0.02

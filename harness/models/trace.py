@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from harness.models.merging import Decision, merged_masks
-from harness.records import Realised
+from harness.records.records import Realised
 from methods.base import Shape
 
 PATCHES = "patches"  # the label of the mask over single patches, where a method packed them into units

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.figures import FAILED_BUDGET, OK
+from harness.records.figures import FAILED_BUDGET, OK
 from harness.selecting import Row, newest, rows_of, with_controls
 from harness.stats import (
     Interval,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 
-from harness.figures import ERROR, FAILED_BUDGET, INFEASIBLE, PARTIAL, REPORTED, UNSUPPORTED
+from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, PARTIAL, REPORTED, UNSUPPORTED
 from harness.report.chart import Point, Series, legend, stage_bars, trade_off
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.markup import Markup, join, tag

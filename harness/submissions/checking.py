@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.records import digest
+from harness.records.records import digest
 from harness.submissions.bounds import row_problems
 from harness.submissions.claims import (
     Claim,

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CorruptLog, UnknownRun
-from harness.figures import FAILED_BUDGET, INFEASIBLE, OK, PARTIAL
-from harness.identity import method_file
 from harness.log_contents import RunContents, read_log
-from harness.request import BLIND, FULL, RANDOM
+from harness.records.errors import CorruptLog, UnknownRun
+from harness.records.figures import FAILED_BUDGET, INFEASIBLE, OK, PARTIAL
+from harness.records.provenance import method_file
+from harness.records.records import BLIND, FULL, RANDOM
 from harness.selecting import Row, name_of, named, newest, rows_of
 from harness.submissions.claims import CELL, RANDOM_WEIGHTS
 

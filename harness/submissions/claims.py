@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.budget import BudgetError, BudgetSpec
-from harness.figures import FAILED_BUDGET, Figures
-from harness.identity import sample_ids_hash
 from harness.log_contents import RunContents
 from harness.planning import misses_budget
-from harness.records import Record, RunSpec, digest
-from harness.request import FULL, RANDOM
+from harness.records.figures import FAILED_BUDGET, Figures
+from harness.records.provenance import sample_ids_hash
+from harness.records.records import FULL, RANDOM, Record, RunSpec, digest
 from harness.stats import paired_difference
 from harness.submissions.bounds import PRIVATE, Document, Rows
 from harness.submissions.rows import records_of

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from harness.log_contents import RunContents
-from harness.records import RunSpec
+from harness.records.records import RunSpec
 from harness.submissions.claims import origin_of, over
 from harness.submissions.rows import rows_hash, rows_of
 

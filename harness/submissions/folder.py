@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, UsageError
+from harness.records.errors import HarnessError, UsageError
 from harness.submissions.strict import BadDocument, load_json, schema, violations
 
 SUBMISSIONS = "submissions"

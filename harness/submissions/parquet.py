@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 from harness.submissions.rows import COLUMNS, NULLABLE, frame_of
 
 if TYPE_CHECKING:

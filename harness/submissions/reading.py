@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import BudgetSpec
-from harness.figures import OK, Figures
-from harness.identity import current_code
-from harness.records import RunSpec
+from harness.records.figures import OK, Figures
+from harness.records.provenance import current_code
+from harness.records.records import RunSpec
 from harness.reference.paths import SUITE
 from harness.submissions.folder import SUBMISSIONS, Batch, Problem, batches, open_batch, verified
 from harness.submissions.parquet import read_rows

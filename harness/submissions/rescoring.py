@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from harness.benchmarks.base import Benchmark
-from harness.errors import BenchmarkUnavailable, CorruptBenchmark, UnknownBenchmark
-from harness.records import Record, Sample
+from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UnknownBenchmark
+from harness.records.records import Record, Sample
 from harness.submissions.claims import Claim, same
 
 

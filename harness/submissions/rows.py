@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from harness.records import Record
+from harness.records.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.records.errors import HarnessError
 
 MAX_JSON_BYTES = 64 * 2**10
 _LARGEST = 1e300

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.submissions.folder import VERIFICATION_NAME, Problem, shown
 
 CHECKSUMS = "SHA256SUMS"

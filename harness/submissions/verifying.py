@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.accuracy import Watcher
 from harness.bench import Bench, Sources, open_bench
 from harness.budget import BudgetSpec
-from harness.errors import EnvironmentProblem, UsageError
-from harness.identity import current_code, git_state
 from harness.measure.machine import machine
-from harness.records import Record, Sample
+from harness.records.errors import EnvironmentProblem, UsageError
+from harness.records.progress import Watcher
+from harness.records.provenance import current_code, git_state
+from harness.records.records import Record, Sample
 from harness.request import Request
 from harness.submissions.bounds import row_problems
 from harness.submissions.choosing import source_of

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.accuracy import Stop
-from harness.errors import CorruptLog, DiskFull, StoreLocked
+from harness.records.errors import CorruptLog, DiskFull, StoreLocked
+from harness.records.progress import Stop
 from harness.runner import environment
 from harness.store import Store
 from harness.sweep.crew import Crew, Listener

@@ -10,10 +10,11 @@ from typing import Any
 
 from harness.benchmarks import open_benchmark
 from harness.budget import BudgetError, BudgetSpec
-from harness.errors import UsageError, nearest
 from harness.measure.latency import Protocol
 from harness.models.loading import DTYPES, resolve
-from harness.request import FULL, RANDOM, Request
+from harness.records.errors import UsageError, nearest
+from harness.records.records import FULL, RANDOM
+from harness.request import Request
 from harness.settings import parse_settings
 from methods import build, get, names
 

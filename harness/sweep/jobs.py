@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.figures import ERROR
 from harness.measure.latency import Protocol
-from harness.records import RunSpec
+from harness.records.figures import ERROR
+from harness.records.records import RunSpec
 from harness.request import Request
 from harness.shards import Shard
 from harness.sweep.grid import Entry

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import EnvironmentProblem
+from harness.records.errors import EnvironmentProblem
 from harness.sweep.crew import Listener, Named, Start, set_up
 from harness.sweep.jobs import ModelKey, Result, Task, lost, model_key
 from harness.sweep.workshop import Workshop

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from harness.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
-from harness.records import digest
-from harness.request import FULL, Request
+from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
+from harness.records.records import FULL, digest
+from harness.request import Request
 from harness.shards import Shard
 from harness.sweep.jobs import (
     BUSY,

@@ -13,9 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.accuracy import Stop, Watcher
 from harness.bench import Bench, Cell, Sources, open_bench
-from harness.errors import (
+from harness.log_contents import RunContents
+from harness.models.loading import OpenModel
+from harness.records.errors import (
     CorruptLog,
     DiskFull,
     EnvironmentProblem,
@@ -24,11 +25,10 @@ from harness.errors import (
     StoreLocked,
     UsageError,
 )
-from harness.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Environment, Figures
-from harness.log_contents import RunContents
-from harness.models.loading import OpenModel
-from harness.records import RunSpec
-from harness.request import FULL, Request
+from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Figures
+from harness.records.progress import Stop, Watcher
+from harness.records.records import FULL, Environment, RunSpec
+from harness.request import Request
 from harness.runlog import RunLog
 from harness.runner import Story, check_feasible, environment
 from harness.shards import shard_records

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import AdamW
 
-from harness.errors import UsageError
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import OpenModel
 from harness.models.trace import Trace
+from harness.records.errors import UsageError
 from harness.train.examples import Example, Stream
 from harness.train.guidance import guidance_loss, refuse_tiles, watching_answers, watching_cuts
 from methods.base import Budget, Plan, Pruner

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from harness.benchmarks.images import decode
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from harness.errors import UsageError
 from harness.models.attention import TAP, Capture
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.trace import Trace
+from harness.records.errors import UsageError
 from methods.base import IN_VIT, Plan, Shape
 
 

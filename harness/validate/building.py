@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import methods
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.contract import MISTAKES
 from methods.base import Pruner, PruningError
 

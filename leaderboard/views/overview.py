@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import streamlit as st
 
-from harness.figures import FAILED_BUDGET, OK, REPORTED
+from harness.records.figures import FAILED_BUDGET, OK, REPORTED
 from harness.report import csv_table, latex_tables
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.page import STATUS_WORDS

@@ -8,7 +8,7 @@ from harness.benchmarks.scoring.groups import mean, mean_of_categories
 from harness.benchmarks.scoring.letters import chooses, letter_and_period
 from harness.benchmarks.scoring.letters import vlmevalkit as infer
 from harness.benchmarks.scoring.rule import Metric
-from harness.records import Sample
+from harness.records.records import Sample
 
 COLUMNS = ("index", "image", "question", "A", "B", "C", "D", "answer")
 HUB = "https://huggingface.co/datasets"

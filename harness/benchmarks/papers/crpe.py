@@ -12,7 +12,7 @@ from harness.benchmarks.prompts import asked
 from harness.benchmarks.scoring.groups import all_right, mean, where
 from harness.benchmarks.scoring.letters import by_place, chooses, crpe
 from harness.benchmarks.scoring.rule import Metric
-from harness.records import Sample
+from harness.records.records import Sample
 
 DIRECT = "Please answer directly with only the letter of the correct option and nothing else."
 _OPTION = re.compile(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", re.MULTILINE)

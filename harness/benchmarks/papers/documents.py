@@ -9,7 +9,7 @@ from harness.benchmarks.prompts import SHORT, asked
 from harness.benchmarks.scoring.documents import anls, contains_answer, relaxed
 from harness.benchmarks.scoring.groups import mean, where
 from harness.benchmarks.scoring.rule import Metric, Scored
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def _read_chartqa(row: Row) -> Sample:

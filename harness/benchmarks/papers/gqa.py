@@ -7,7 +7,7 @@ from harness.benchmarks.prompts import SHORT, asked
 from harness.benchmarks.scoring.groups import mean
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.text import same_bare
-from harness.records import Sample
+from harness.records.records import Sample
 
 IDS = ("lmms-lab-encoder/GQA", "lmms-lab/GQA")
 

@@ -10,7 +10,7 @@ from harness.benchmarks.declaration import YES_NO, Declaration, Hub, Row, Tsv
 from harness.benchmarks.scoring.groups import all_right, mean, mean_of
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.yes_no import among_words, says, yes_or_else_no
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def _sample(row: Row, kind: str, keys: tuple[str, str, str], answer: str) -> Sample:

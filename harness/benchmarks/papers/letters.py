@@ -14,7 +14,7 @@ from harness.benchmarks.scoring.groups import mean, mean_of_categories, where
 from harness.benchmarks.scoring.letters import by_place, chooses
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.text import exact_match
-from harness.records import Sample
+from harness.records.records import Sample
 
 _BRACKETED = re.compile(r"^\s*\(([A-Z])\)\s*", re.MULTILINE)
 

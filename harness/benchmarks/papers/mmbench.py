@@ -11,7 +11,7 @@ from harness.benchmarks.prompts import LETTER_CHINESE, asked, options, present
 from harness.benchmarks.scoring.groups import all_right, mean, where
 from harness.benchmarks.scoring.letters import chooses, mmbench
 from harness.benchmarks.scoring.rule import Metric
-from harness.records import Sample
+from harness.records.records import Sample
 
 COPY = 1_000_000  # a copy's index is that of its question plus a multiple of this
 

@@ -10,7 +10,7 @@ from harness.benchmarks.prompts import SHORT, asked
 from harness.benchmarks.scoring.groups import all_right, mean, mme_points
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.yes_no import at_the_start, says
-from harness.records import Sample
+from harness.records.records import Sample
 
 PERCEPTION = frozenset(
     ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")

@@ -11,7 +11,7 @@ from harness.benchmarks.scoring.groups import mean, where
 from harness.benchmarks.scoring.letters import chooses, mmmu
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.text import among_words_of
-from harness.records import Sample
+from harness.records.records import Sample
 
 _REFERENCE = re.compile(r"<image (\d)>")
 

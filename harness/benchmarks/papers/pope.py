@@ -9,7 +9,7 @@ from harness.benchmarks.prompts import SHORT, asked
 from harness.benchmarks.scoring.groups import Aggregate, f1, mean, precision, recall, where
 from harness.benchmarks.scoring.rule import Metric, Scored
 from harness.benchmarks.scoring.yes_no import among_words, says, whole_word
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def _read(row: Row) -> Sample:

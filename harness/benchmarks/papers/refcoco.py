@@ -10,7 +10,7 @@ from harness.benchmarks.prompts import BOX as ASK
 from harness.benchmarks.scoring.boxes import hits
 from harness.benchmarks.scoring.groups import mean
 from harness.benchmarks.scoring.rule import Metric
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def _by_phrase(row: Row) -> list[Row]:

@@ -11,7 +11,7 @@ from harness.benchmarks.prompts import SHORT, UNANSWERABLE, asked
 from harness.benchmarks.scoring.groups import answers_with, mean
 from harness.benchmarks.scoring.rule import Metric
 from harness.benchmarks.scoring.vqa import evalai, soft_accuracy, words
-from harness.records import Sample
+from harness.records.records import Sample
 
 
 def _answered(row: Row, image: str, category: str, question: str, answers: list[str]) -> Sample:

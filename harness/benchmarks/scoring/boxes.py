@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.records import Sample
+from harness.records.records import Sample
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from harness.records import Sample
+from harness.records.records import Sample
 
 ANLS_THRESHOLD = 0.5
 RELAXED_SHARE = 0.05

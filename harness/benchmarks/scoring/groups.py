@@ -11,7 +11,7 @@ from statistics import fmean
 
 from harness.benchmarks.scoring.rule import Scored
 from harness.benchmarks.scoring.yes_no import YES
-from harness.records import Sample
+from harness.records.records import Sample
 
 Aggregate = Callable[[Sequence[Scored]], float]
 NOTHING = float("nan")

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 
 from harness.benchmarks.scoring.rule import Rule
 from harness.benchmarks.scoring.text import bare
-from harness.records import Sample
+from harness.records.records import Sample
 
 Reader = Callable[[str, Sequence[str]], str | None]
 

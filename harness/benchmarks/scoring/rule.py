@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.records import Sample
+from harness.records.records import Sample
 
 Rule = Callable[[str, Sample], float | None]
 

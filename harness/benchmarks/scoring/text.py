@@ -6,7 +6,7 @@ import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from harness.records import Sample
+from harness.records.records import Sample
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from harness.benchmarks.scoring.rule import Rule
-from harness.records import Sample
+from harness.records.records import Sample
 
 _PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
 _PERIOD = re.compile(

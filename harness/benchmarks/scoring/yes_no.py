@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable
 
 from harness.benchmarks.scoring.rule import Rule
-from harness.records import Sample
+from harness.records.records import Sample
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 YES, NO = "yes", "no"

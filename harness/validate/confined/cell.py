@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.building import built
 from harness.validate.confined.intact import RANDOM_STATE, Surroundings, surroundings
 from harness.validate.confined.tripwires import arm

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from threading import Timer
 
-from harness.errors import EnvironmentProblem, HarnessError, UsageError
+from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
 from harness.validate.confined.verdict import Limits, Verdict
 
 START_SECONDS = 300.0  # for loading torch on a busy machine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.records.errors import UsageError
 from harness.validate.golden.case import Case, Mismatch, NotAssertable
 from methods.base import PruningError
 

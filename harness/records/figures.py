@@ -7,15 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 OK = "ok"
+
+
 FAILED_BUDGET = "failed_budget"  # realised tokens miss the asked ones in some sample: never ranked
+
+
 INFEASIBLE = "infeasible"  # the method cannot reach the budget; `message` and `floor_tokens` name the floor
+
+
 UNSUPPORTED = "unsupported"  # the model cannot give what the method needs; `message` says what
+
+
 ERROR = "error"  # the run could not go on; `message` says why
+
+
 PARTIAL = "partial"  # stopped before its end; the same command continues it
+
+
 REPORTED = "reported"  # by another tool, at a budget that nobody measured: never ranked
+
+
 STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL, REPORTED)
 
 
@@ -110,24 +123,3 @@ class Figures:
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, self.status
-
-
-@dataclass(frozen=True)
-class ResourceRow:
-    """One measured resource. name carries the unit: "peak_allocated_bytes", "kv_cache_bytes", "energy_joules"."""
-
-    session: str
-    arm: str
-    name: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where and with what a run, or its continuation, ran.
-
-    machine_id: id of the machine's fingerprint. facts: plain JSON (fingerprint, versions, git commit and dirty flag).
-    """
-
-    machine_id: str
-    facts: Mapping[str, Any] = field(default_factory=dict)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+
 
 # Files that can change an answer, as globs from ROOT, besides the method's own. Timing, storage, board and command
 # line cannot. A change outside these files that still changes answers raises records.PROTOCOL.
@@ -28,7 +32,7 @@ ANSWER_MODULES = (
     "harness/accuracy.py",
     "harness/planning.py",
     "harness/budget.py",
-    "harness/records.py",
+    "harness/records/records.py",
 )
 
 
@@ -95,7 +99,7 @@ def current_code(method: str, root: Path = ROOT) -> str | None:
 def git_state(root: Path = ROOT) -> GitState:
     """The commit and dirty flag of the checkout at `root`; both None without git, or where git does not track us."""
     try:
-        tracked = _git(root, "ls-files", "--error-unmatch", "harness/records.py")
+        tracked = _git(root, "ls-files", "--error-unmatch", "harness/records/records.py")
         commit = _git(root, "rev-parse", "HEAD")
         changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")  # what ran, not what came out
     except FileNotFoundError:
@@ -112,3 +116,29 @@ def _git(root: Path, *words: str) -> str | None:
 
 def _content(path: Path) -> bytes:
     return path.read_bytes().replace(b"\r\n", b"\n")
+
+
+def without_home(value: Any, home: Path | None = None) -> Any:
+    """A text, or every text in a mapping or list, with "~" for the home folder wherever it stands."""
+    home = home or Path.home()
+    match value:
+        case str() if len(home.parts) > 1:
+            folder = "|".join({re.escape(str(home)), re.escape(os.path.realpath(home))})
+            return re.sub(rf"(?<![\w.~-])(?:{folder})(?![\w.-])", "~", value)
+        case Mapping():
+            return {key: without_home(item, home) for key, item in value.items()}
+        case list() | tuple():
+            return (list if isinstance(value, list) else tuple)(without_home(item, home) for item in value)
+        case _:
+            return value
+
+
+def recorded_method(name: str) -> str:
+    """A method as a run's identity has it: a name, or the shortest path: "./mine.py:Class", else "~/mine.py"."""
+    path, colon, kind = name.partition(":")
+    if not path.endswith(".py"):
+        return name
+    place, here = Path(path).expanduser().absolute(), Path.cwd()
+    if not place.is_relative_to(here):
+        return without_home(f"{place}{colon}{kind}")
+    return f"./{place.relative_to(here).as_posix()}{colon}{kind}"

@@ -19,7 +19,7 @@ class RunSpec:
     """The identity of a run. Two runs with equal specs must give equal records; `run_id` is its hash.
 
     settings: name -> value of every setting of the method; adapter: sha256 of its trained tensors, "" without any.
-    sample_ids: sha256 of the sample ids in order. code: sha256 of the modules that touch answers (harness/identity.py).
+    sample_ids: sha256 of the sample ids in order. code: sha256 of the modules that touch answers.
     """
 
     method: str
@@ -165,3 +165,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a record holds plain JSON values only, got {type(value).__name__}")
+
+
+FULL = "full"
+
+
+RANDOM = "random"
+
+
+BLIND = ":blind"  # ends a benchmark's name where its images were left out
+
+
+@dataclass(frozen=True)
+class ResourceRow:
+    """One measured resource. name carries the unit: "peak_allocated_bytes", "kv_cache_bytes", "energy_joules"."""
+
+    session: str
+    arm: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and with what a run, or its continuation, ran.
+
+    machine_id: id of the machine's fingerprint. facts: plain JSON (fingerprint, versions, git commit and dirty flag).
+    """
+
+    machine_id: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
