@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from harness.budget import BudgetSpec
+from harness.budget.planning import Planner
+from harness.budget.spec import BudgetSpec
 from harness.cost import Cost
 from harness.measure.break_even import break_even
 from harness.measure.clock import StageClock, default_backend
@@ -21,7 +22,6 @@ from harness.measure.latency import Protocol, measure_pairs
 from harness.models.engine import Engine
 from harness.models.family import Inputs
 from harness.models.loading import open_model
-from harness.planning import Planner
 from methods import build
 from methods.base import Plan
 

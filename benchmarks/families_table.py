@@ -29,9 +29,9 @@ import torch
 from PIL import Image
 
 import methods
+from harness.budget.planning import FALL_SHORT
 from harness.cli.quiet import quiet_transformers
 from harness.models.loading import OpenModel, open_model
-from harness.planning import FALL_SHORT
 from harness.reference.paths import MODEL_A
 from methods.base import Budget, PruningError
 

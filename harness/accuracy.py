@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.targets import recall_of_target
-from harness.planning import Planner
+from harness.budget.planning import Planner
 from harness.records.errors import HarnessError, UndecodableImage
 from harness.records.progress import Stop, Watcher
 from harness.records.provenance import without_home

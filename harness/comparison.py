@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.latency_document import latency_document
 from harness.log_contents import RunContents
 from harness.records.figures import Figures

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from harness.budget import BudgetSpec
+from harness.budget.planning import Planner
+from harness.budget.spec import BudgetSpec
 from harness.cost import Cost
 from harness.measure.dims import ModelDims, dims_of
 from harness.measure.flops import planned_realised, unpruned_realised
@@ -24,7 +25,6 @@ from harness.models.loading import FAMILIES, model_type, parted, resolve
 from harness.models.processing import load_processor
 from harness.models.random_weights import adapter_of, on_meta
 from harness.models.synthetic import TEXT, processor_of
-from harness.planning import Planner
 from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, Realised
 from harness.scene import Scene

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from harness.accuracy import Answering
-from harness.budget import BudgetSpec, matches
+from harness.budget.planning import FALL_SHORT, Planner
+from harness.budget.spec import BudgetSpec, matches
 from harness.cost import Cost
 from harness.latency_rows import session_of
 from harness.measure.dims import dims_of
@@ -30,7 +31,6 @@ from harness.models.clock import Untimed
 from harness.models.loading import OpenModel, adapter_file, open_model
 from harness.models.random_weights import open_random
 from harness.models.synthetic import TEXT
-from harness.planning import FALL_SHORT, Planner
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.provenance import current_code

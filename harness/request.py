@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
 from harness.records.records import FULL, RunSpec, Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.budget import BudgetError, BudgetSpec
+from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.errors import UnknownRun
 
 if TYPE_CHECKING:

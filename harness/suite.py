@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.bench import Sources, open_named
 from harness.benchmarks.suites import Suite
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
 from harness.hard import NOTE, Hard, judge
 from harness.log_contents import read_log

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.log_contents import RunFrame, RunTexts
 from harness.records.figures import PARTIAL, Figures
 from harness.schema import TABLES

@@ -11,7 +11,7 @@ import pytest
 from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.latency_book import Book
 from harness.latency_rows import read_table, rows_of_session, session_of, summary_of
 from harness.latency_table import Cell, Outcome, Stage, grid

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.benchmarks import names
 from harness.benchmarks.suites import SUITES, find_suite
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.hard import hard_ids, judge
 from harness.records.errors import UsageError
 from harness.records.records import Record

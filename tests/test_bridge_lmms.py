@@ -29,7 +29,7 @@ from harness.bridge.conduct import Bridge
 from harness.bridge.ours import Ours
 from harness.bridge.tasks import Task, open_tasks
 from harness.bridge.wrapped import open_wrapped
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.log_contents import read_log
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError

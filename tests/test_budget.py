@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.budget import BudgetError, BudgetSpec, matches, solve_flops_ratio
+from harness.budget.spec import BudgetError, BudgetSpec, matches, solve_flops_ratio
 
 WORDS = [
     ("50%", "layer_average", 0.5, "50%"),

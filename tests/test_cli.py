@@ -191,7 +191,7 @@ def test_the_database_comes_back_from_the_logs(harness: Command, tmp_path: Path)
 
 
 def test_a_run_that_misses_its_budget_exits_1_and_says_so(harness: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.budget.TOLERANCE_TOKENS", -1.0)  # nothing meets it
+    monkeypatch.setattr("harness.budget.spec.TOLERANCE_TOKENS", -1.0)  # nothing meets it
     said = harness("run", "--method", "grid", *QUICK, "--json")
     assert said.code == 1 and said.document["status"] == "failed_budget"
     assert "missed the budget" in said.complaint

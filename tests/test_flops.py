@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from harness.budget import solve_flops_ratio
+from harness.budget.spec import solve_flops_ratio
 from harness.measure.flops import ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.measure.memory import kv_cache_bytes, peak_memory
 from harness.records.records import PromptText, Realised

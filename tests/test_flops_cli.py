@@ -11,7 +11,7 @@ from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.flops_table import Unloaded, flops_rows, unloaded
 from harness.models import catalogue
 from harness.scene import Scene

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.fresh import time_in_fresh_process
 from harness.measure.latency import Protocol
 from harness.records.errors import HarnessError, Interrupted

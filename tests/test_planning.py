@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.budget import BudgetSpec
-from harness.planning import Planner, misses_budget
+from harness.budget.planning import Planner, misses_budget
+from harness.budget.spec import BudgetSpec
 from harness.records.records import Record
 from methods.base import IN_LLM, INTERFACE, Budget, BudgetInfeasible, Plan, Shape, Site, one_site_plan
 

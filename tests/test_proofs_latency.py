@@ -17,7 +17,7 @@ import torch
 
 import methods
 from harness.benchmarks import open_benchmark
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.measure.clock import PerfCounterBackend, StageClock
 from harness.measure.latency import Protocol, Run, measure_pairs, summarise
 from harness.measure.profiles import read_profile

@@ -7,7 +7,7 @@ import torch
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.budget import BudgetError
+from harness.budget.spec import BudgetError
 from harness.models.prune import prune
 from harness.records.errors import UsageError
 from methods.base import BudgetInfeasible, UnknownMethod

@@ -13,7 +13,7 @@ import pytest
 
 from harness.bench import Bench, Sources, open_bench
 from harness.benchmarks.embedded import open_suite
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
 from harness.log_contents import read_log
 from harness.measure.latency import Protocol
@@ -200,7 +200,7 @@ def test_an_infeasible_budget_stops_before_anything_runs(go, store: Store):
 
 
 def test_a_run_that_misses_its_budget_is_said_to_have_failed(go, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.budget.TOLERANCE_TOKENS", -1.0)  # nothing meets it
+    monkeypatch.setattr("harness.budget.spec.TOLERANCE_TOKENS", -1.0)  # nothing meets it
     figures = go("random").run.figures
     assert figures.status == FAILED_BUDGET
     assert "8 of 8 samples missed the budget, e.g. read-0: asked 6" in figures.message

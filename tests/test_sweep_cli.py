@@ -14,7 +14,7 @@ import pytest
 from commands import Command, commands_over
 from sweeps import lines_in
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.cli.sweep_telling import command_of
 from harness.request import Request
 from harness.runlog import RunLog

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from logged_runs import spec
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.measure.latency import Protocol
 from harness.records.figures import ERROR, INFEASIBLE, OK
 from harness.request import Request

@@ -8,7 +8,7 @@ import pytest
 
 from harness.bench import Sources, open_bench
 from harness.benchmarks.embedded import open_suite
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.measure.latency import Protocol, summarise
 from harness.measure.roofline import roofline
 from harness.models.loading import OpenModel

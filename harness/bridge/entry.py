@@ -22,7 +22,7 @@ from harness.accuracy import sample_seed
 from harness.bench import Cell
 from harness.bridge.ours import Answering
 from harness.bridge.said import sample_id
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.cli.run import device_of
 from harness.models.loading import open_model
 from harness.records.errors import UsageError

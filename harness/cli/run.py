@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from harness.budget import BudgetError, BudgetSpec
+from harness.budget.spec import BudgetError, BudgetSpec
 from harness.cli import options
 from harness.cli.printing import print_json, tell
 from harness.cli.quiet import quiet_profiler

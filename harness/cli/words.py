@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.budget import BudgetError, BudgetSpec
+from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import methods
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.models.batch import prompts_of
 from harness.models.clock import Untimed
 from harness.models.engine import Engine

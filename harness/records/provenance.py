@@ -30,8 +30,8 @@ ANSWER_MODULES = (
     "harness/benchmarks/*.py",
     "harness/benchmarks/scoring/*.py",
     "harness/accuracy.py",
-    "harness/planning.py",
-    "harness/budget.py",
+    "harness/budget/planning.py",
+    "harness/budget/spec.py",
     "harness/records/records.py",
 )
 

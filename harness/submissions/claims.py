@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from harness.budget import BudgetError, BudgetSpec
+from harness.budget.planning import misses_budget
+from harness.budget.spec import BudgetError, BudgetSpec
 from harness.log_contents import RunContents
-from harness.planning import misses_budget
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.provenance import sample_ids_hash
 from harness.records.records import FULL, RANDOM, Record, RunSpec, digest

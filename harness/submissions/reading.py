@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.records.figures import OK, Figures
 from harness.records.provenance import current_code
 from harness.records.records import RunSpec

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import Bench, Sources, open_bench
-from harness.budget import BudgetSpec
+from harness.budget.spec import BudgetSpec
 from harness.measure.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher

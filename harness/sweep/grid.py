@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.benchmarks import open_benchmark
-from harness.budget import BudgetError, BudgetSpec
+from harness.budget.spec import BudgetError, BudgetSpec
 from harness.measure.latency import Protocol
 from harness.models.loading import DTYPES, resolve
 from harness.records.errors import UsageError, nearest

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from harness.budget import TOLERANCE_TOKENS, matches
+from harness.budget.spec import TOLERANCE_TOKENS, matches
 from harness.validate.contract.subject import Broken, Decision, Subject
 from harness.validate.tiny import Grids
 from methods.base import HOOKS, IN_LLM, INTERFACE, VISUAL, Budget, BudgetInfeasible, Plan, Shape, Site, shows_cls_rows

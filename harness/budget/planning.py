@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from harness.budget import BudgetSpec, matches, solve_flops_ratio
+from harness.budget.spec import BudgetSpec, matches, solve_flops_ratio
 from harness.records.records import PromptText, Record
 from methods.base import Budget, BudgetInfeasible, Plan, Shape
 
