@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 from streamlit.testing.v1 import AppTest
 
-from harness.store import Store
+from harness.store.database import Store
 
 METHODS = (
     *("random", "grid", "pool", "quietprune", "fastv", "divprune", "visionzip", "pact", "pyramiddrop", "sparsevlm"),

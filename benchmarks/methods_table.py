@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.stats import Interval, paired_difference, ra_interval
-from harness.store import Frames, load
+from harness.store.database import Frames, load
 
 CONTROLS = ("random", "pool", "downsample")
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.records.errors import HarnessError
 from harness.stats import paired_difference
-from harness.store import load
+from harness.store.database import load
 from methods import get
 
 MODEL = "reference-b"

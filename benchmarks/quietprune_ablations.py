@@ -22,7 +22,7 @@ import pandas as pd
 from harness.models.loading import resolve
 from harness.records.errors import HarnessError
 from harness.stats import Interval, paired_difference
-from harness.store import Frames, load
+from harness.store.database import Frames, load
 
 MODEL = "reference-a"
 RECIPE: Mapping[str, float | str] = {

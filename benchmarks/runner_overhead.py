@@ -26,9 +26,9 @@ from harness.budget.spec import BudgetSpec
 from harness.cli.quiet import quiet_transformers
 from harness.records.records import Sample
 from harness.request import Request
-from harness.runlog import RunLog
 from harness.runner import Story, environment
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_writer import RunLog
 from methods.base import Plan
 
 BLOCK = 8  # samples

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.log_contents import encode_line
 from harness.records.figures import OK, Figures
 from harness.records.records import Environment, Record, RunSpec
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import encode_line
+from harness.store.log_writer import RunLog
 
 LAYERS, UNITS = 28, 256
 LIMIT_S = 10.0

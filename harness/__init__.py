@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
-_LAZY = {"prune": "harness.models.prune", "load": "harness.store"}
+_LAZY = {"prune": "harness.models.prune", "load": "harness.store.database"}
 
 __all__ = ["load", "prune"]
 

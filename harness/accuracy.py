@@ -20,7 +20,7 @@ from methods.base import Plan, PruningError
 if TYPE_CHECKING:
     from harness.models.engine import Engine
     from harness.models.loading import OpenModel
-    from harness.runlog import RunLog
+    from harness.store.log_writer import RunLog
 
 
 @dataclass(frozen=True)

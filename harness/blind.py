@@ -13,15 +13,15 @@ import torch
 
 from harness.bench import Bench, Sources, open_bench
 from harness.comparison import Comparison, compare
-from harness.log_contents import RunContents, read_log
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import BLIND, FULL, Record, RunSpec, Sample
 from harness.request import Request
-from harness.runlog import RunLog
 from harness.runner import Story, environment
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
+from harness.store.log_writer import RunLog
 from harness.tally import figures_of
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from harness.budget.spec import BudgetSpec
 from harness.latency_document import latency_document
-from harness.log_contents import RunContents
 from harness.records.figures import Figures
 from harness.records.records import RunSpec
 from harness.stats import Interval, paired_difference
+from harness.store.log_reader import RunContents
 
 
 @dataclass(frozen=True)

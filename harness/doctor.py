@@ -15,7 +15,7 @@ from harness.bridge import installed
 from harness.capabilities import MISSING, Finding, accelerator, extras, latency, nvml
 from harness.models.loading import EMBEDDED, open_model
 from harness.records.errors import HarnessError
-from harness.store import Store
+from harness.store.database import Store
 
 GIB = 1024**3
 LEAST_FREE_BYTES = GIB

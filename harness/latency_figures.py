@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from harness.log_contents import RunContents
 from harness.measure.doubts import was_throttled
 from harness.measure.rates import BATCHES, NOT_BATCHED
 from harness.measure.roofline import roofline
 from harness.measure.summary import LatencySummary, summarise
 from harness.records.records import LatencyRow, ResourceRow
+from harness.store.log_reader import RunContents
 
 ARMS = ("base", "pruned")
 

@@ -13,7 +13,6 @@ from harness.accuracy import answer_all
 from harness.bench import Bench, Cell, Sources, open_bench
 from harness.comparison import Comparison, compare
 from harness.fresh import time_in_fresh_process
-from harness.log_contents import RunContents, read_log
 from harness.measure.latency import Protocol
 from harness.measure.machine import machine
 from harness.records.errors import Interrupted, UndecodableImage
@@ -22,9 +21,10 @@ from harness.records.progress import Stop, Watcher
 from harness.records.provenance import git_state
 from harness.records.records import FULL, RANDOM, Environment, Sample
 from harness.request import Request
-from harness.runlog import RunLog, lock_log
-from harness.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
+from harness.store.log_writer import RunLog, lock_log
+from harness.store.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
 from harness.tally import figures_of
 from harness.timing import time_session
 

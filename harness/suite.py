@@ -14,9 +14,9 @@ from harness.benchmarks.suites import Suite
 from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
 from harness.hard import NOTE, Hard, judge
-from harness.log_contents import read_log
 from harness.records.records import Record
 from harness.request import Request
+from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible
 
 DOWNSAMPLE = "downsample"

@@ -8,10 +8,10 @@ from statistics import fmean
 
 from harness.budget.planning import misses_budget
 from harness.latency_figures import latency_figures
-from harness.log_contents import RunContents
 from harness.records.figures import FAILED_BUDGET, OK, Figures
 from harness.records.records import Record
 from harness.stats import accuracy_interval, ra_interval
+from harness.store.log_reader import RunContents
 
 
 def figures_of(contents: RunContents, full: RunContents, machine_id: str) -> Figures:

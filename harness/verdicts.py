@@ -9,7 +9,7 @@ from harness.stats import paired_difference
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.store import Store
+    from harness.store.database import Store
 
 _PAIRS = """
 SELECT own.run_id, own.sample_id, any_value(own.cluster) AS cluster, any_value(own.score) AS score,

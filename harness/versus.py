@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records.errors import UnknownRun, UsageError
 from harness.records.figures import FAILED_BUDGET, OK, REPORTED
-from harness.selecting import Row, name_of, named, rows_of
 from harness.stats import (
     Flips,
     Interval,
@@ -22,11 +21,12 @@ from harness.stats import (
     paired_difference,
     ra_interval,
 )
+from harness.store.lookup import Row, name_of, named, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.store import Store
+    from harness.store.database import Store
 
 _SAMPLES = ("benchmark", "benchmark_revision", "sample_ids")  # what two runs must share
 _CONDITIONS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from harness.records.errors import HarnessError
-from harness.store import default_store_path
+from harness.store.database import default_store_path
 from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board
 from leaderboard.drawing import draw

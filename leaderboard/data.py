@@ -16,8 +16,8 @@ from harness.records.errors import UsageError
 from harness.records.figures import OK
 from harness.records.records import LatencyRow
 from harness.report.gather import FULL, Group, Line, assessed
-from harness.selecting import Row
 from harness.stats import front_probabilities
+from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
 from harness.versus import Versus, versus
 from leaderboard import place as reading

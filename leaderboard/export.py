@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from harness.records.errors import HarnessError
 from harness.report.gather import FULL, Group
-from harness.selecting import name_of
+from harness.store.lookup import name_of
 from leaderboard.blocks import Block
 from leaderboard.data import Board, full_of, group_of, open_board
 from leaderboard.palette import mark_of

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from harness.report.gather import Group
-from harness.selecting import Row
+from harness.store.lookup import Row
 from leaderboard.data import Board, group_of
 from leaderboard.ranking import budgets_of, middle_of
 from leaderboard.suites import suite_group, suites_of

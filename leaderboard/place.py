@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from harness.selecting import Row, newest, rows_of
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.lookup import Row, newest, rows_of
 from harness.submissions import SELF_REPORTED, VERIFIED, Submissions, read
 from harness.submissions.folder import SUBMISSIONS
 

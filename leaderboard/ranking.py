@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.report.gather import FULL, Line
 from harness.report.markup import Markup, tag
-from harness.selecting import Row
+from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED, VERIFIED
 from leaderboard.palette import Mark, mark_of
 from leaderboard.place import LOCAL

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from harness.benchmarks.suites import SUITES, Suite
 from harness.report.gather import FULL, RANDOM, Group, Line
-from harness.selecting import Row
 from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro, rank_intervals
 from harness.stats.draws import SEED
+from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
 from leaderboard.data import Board, Scores, finished, scores_of
 from leaderboard.frontier import resamples_for

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.log_contents import RunContents, read_log
 from harness.records.records import Environment, RunSpec
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
 from harness.submissions.document import document, submitted
 from harness.submissions.folder import SAMPLES
 from harness.submissions.parquet import write_rows

@@ -15,7 +15,7 @@ import pytest
 from harness.benchmarks import registry
 from harness.benchmarks.embedded import open_suite
 from harness.cli import main, stores
-from harness.store import Store
+from harness.store.database import Store
 
 
 @dataclass(frozen=True)

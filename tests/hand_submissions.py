@@ -17,11 +17,11 @@ from conftest import make_suite
 from harness.benchmarks import registry
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.embedded import open_suite
-from harness.log_contents import read_log
 from harness.records.provenance import current_code, sample_ids_hash
 from harness.records.records import Environment, Record, RunSpec, digest
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import read_log
+from harness.store.log_writer import RunLog
 from harness.submissions.choosing import choose
 from harness.submissions.parquet import stream_runs, write_rows
 from harness.submissions.rows import rows_hash

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.records.figures import OK, Figures
 from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
-from harness.runlog import RunLog
+from harness.store.log_writer import RunLog
 
 HERE = Environment("machine-a", {"cpu": "two cores", "torch": "2.13"})
 SPEC = RunSpec(

@@ -9,11 +9,11 @@ from typing import Any
 
 from logged_runs import HERE, record, spec
 
-from harness.log_contents import read_log
 from harness.records.figures import Figures
 from harness.records.records import Record, RunSpec
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import read_log
+from harness.store.log_writer import RunLog
 from harness.tally import figures_of
 
 FULL = {"method": "full", "settings": {}, "budget_value": 1.0}

@@ -15,8 +15,8 @@ from typing import Any
 from harness.bench import Sources
 from harness.benchmarks import Benchmark
 from harness.benchmarks.embedded import open_suite
-from harness.log_contents import read_log
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import read_log
 from harness.sweep.conduct import Report, conduct
 from harness.sweep.crew import Alone, Crew, Processes, Start
 from harness.sweep.grid import Entry, GridWords, entries_of

@@ -166,7 +166,7 @@ def test_no_file_of_the_board_is_named_like_a_library():
 
 def test_the_board_judges_as_the_report_does(tmp_path: Path):
     from harness.report import gather
-    from harness.store import Store
+    from harness.store.database import Store
 
     path = small_store(tmp_path)
     crossed = [0.0] * 7 + [1.0] * 5  # right where random is wrong: scores must stay with their questions

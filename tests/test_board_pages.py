@@ -108,7 +108,7 @@ def test_a_store_that_is_not_there_is_told_and_not_made(tmp_path: Path, name: st
 
 
 def test_a_store_without_runs_says_how_to_make_one(tmp_path: Path):
-    from harness.store import Store
+    from harness.store.database import Store
 
     Store(tmp_path / "x.duckdb").rebuild()
     assert "holds no runs yet" in page("overview", tmp_path / "x.duckdb").info[0].value

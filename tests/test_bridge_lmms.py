@@ -30,11 +30,11 @@ from harness.bridge.ours import Ours
 from harness.bridge.tasks import Task, open_tasks
 from harness.bridge.wrapped import open_wrapped
 from harness.budget.spec import BudgetSpec
-from harness.log_contents import read_log
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
 from harness.request import Request
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible
 
 pytestmark = pytest.mark.proof

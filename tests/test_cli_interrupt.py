@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.log_contents import read_log
+from harness.store.log_reader import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["run", "--method", "random", "--no-timing"]

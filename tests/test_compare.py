@@ -10,7 +10,7 @@ from commands import Command, commands_in
 from stored_runs import add_run, arm, new_store
 
 from harness.records.errors import UsageError
-from harness.store import Store
+from harness.store.database import Store
 from harness.versus import find_pair, samples_of, versus
 
 RIGHT = [1.0] * 60

@@ -8,13 +8,13 @@ import pytest
 from logged_runs import HERE, SPEC, record
 
 from harness.latency_figures import latency_figures
-from harness.log_contents import RunContents, read_log
 from harness.measure.doubts import reasons_for_doubt, was_throttled
 from harness.measure.roofline import work_rows
 from harness.records.figures import OK, Figures
 from harness.records.records import LatencyRow, ResourceRow
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
+from harness.store.log_writer import RunLog
 
 WORK = {"vit": 4, "projector": 1, "select": 0, "llm": 10}
 

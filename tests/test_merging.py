@@ -7,11 +7,11 @@ import torch
 from logged_runs import record, write_run
 from tiny import processed, qwen3_vl
 
-from harness.log_contents import encode_line
 from harness.models.engine import Engine
 from harness.models.merging import Decision, merged_masks
 from harness.models.qwen3_vl import Qwen3VL
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import encode_line
 from methods import build
 from methods.base import Budget, Selection
 

@@ -42,7 +42,7 @@ def test_importing_harness_imports_neither_torch_nor_a_database():
 
 def test_what_users_call_is_found_on_first_use():
     from harness.models.prune import prune
-    from harness.store import load
+    from harness.store.database import load
 
     assert harness.prune is prune and harness.load is load
     assert set(harness.__all__) == {"load", "prune"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.log_contents import read_log
-from harness.store import load
+from harness.store.database import load
+from harness.store.log_reader import read_log
 
 pytestmark = pytest.mark.proof
 METHODS = ("vprune", "quietprune", "divprune", "fastv", "random", "grid")

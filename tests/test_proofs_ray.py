@@ -12,7 +12,7 @@ import pytest
 from sweeps import Notes, entries, records, statuses, sweep, tables, tiny_sources
 
 from harness.records.figures import OK
-from harness.store import Store
+from harness.store.database import Store
 from harness.sweep.crew import Start
 
 pytestmark = [

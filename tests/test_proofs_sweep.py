@@ -18,7 +18,7 @@ import pytest
 from sweeps import Notes, entries, lines_in, records, statuses, sweep, sweep_apart, tables, tiny_sources, workers_of
 
 from harness.records.figures import OK
-from harness.store import Store
+from harness.store.database import Store
 from harness.sweep.jobs import DAMAGED
 
 pytestmark = pytest.mark.proof

@@ -20,7 +20,7 @@ from harness.report import csv_table, gather, latex_tables, page
 from harness.report.chart import Point, Series, trade_off
 from harness.report.markup import tag
 from harness.report.page import STATUS_WORDS
-from harness.store import Store
+from harness.store.database import Store
 
 RIGHT = [1.0] * 60
 NOW = datetime(2026, 11, 21, 12, 0)

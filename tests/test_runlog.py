@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from logged_runs import FIGURES, HERE, SPEC, latency, record, spec, write_run
 
-from harness.log_contents import encode_line, read_log
 from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.figures import ERROR, Figures
 from harness.records.records import Environment
-from harness.runlog import RunLog, set_aside
+from harness.store.log_reader import encode_line, read_log
+from harness.store.log_writer import RunLog, set_aside
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -189,7 +189,7 @@ def test_no_space_left_is_said_as_such(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with RunLog.open(tmp_path / "a.jsonl", SPEC, HERE) as log:
-        monkeypatch.setattr("harness.runlog.os.write", full)
+        monkeypatch.setattr("harness.store.log_writer.os.write", full)
         with pytest.raises(DiskFull, match="no space left"):
             log.append(record(0))
         assert log.done == set()

@@ -15,16 +15,16 @@ from harness.bench import Bench, Sources, open_bench
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
-from harness.log_contents import read_log
 from harness.measure.latency import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
 from harness.records.figures import FAILED_BUDGET, OK, PARTIAL
 from harness.records.records import Record
 from harness.request import Request
-from harness.runlog import RunLog
 from harness.runner import run
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import read_log
+from harness.store.log_writer import RunLog
 from methods.base import BudgetInfeasible
 
 SHORT = Protocol(pairs=2, warmup=1)

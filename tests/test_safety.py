@@ -21,7 +21,7 @@ from harness.records.errors import CorruptCheckpoint, HarnessError, UndecodableI
 from harness.records.figures import ERROR, Figures
 from harness.records.provenance import recorded_method, without_home
 from harness.reference.paths import MODEL_A
-from harness.runlog import RunLog
+from harness.store.log_writer import RunLog
 from harness.train.examples import _from_file
 
 ROOT = Path(__file__).resolve().parent.parent

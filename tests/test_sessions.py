@@ -17,7 +17,7 @@ from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow
 from harness.request import Request
-from harness.store import Store
+from harness.store.database import Store
 
 FIVE = Protocol(pairs=2, warmup=1, sessions=5)
 

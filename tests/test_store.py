@@ -18,13 +18,13 @@ import pytest
 from filelock import FileLock
 from logged_runs import FIGURES, HERE, SPEC, record, spec, write_run
 
-from harness import schema
-from harness.log_contents import encode_line
 from harness.records.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
 from harness.records.figures import INFEASIBLE, Figures
 from harness.records.provenance import code_hash
-from harness.runlog import RunLog
-from harness.store import Store, default_store_path, load
+from harness.store import schema
+from harness.store.database import Store, default_store_path, load
+from harness.store.log_reader import encode_line
+from harness.store.log_writer import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -354,7 +354,7 @@ def test_a_failing_ingest_leaves_the_old_rows(store, monkeypatch):
     path = write_run(store.log_folder)
     store.ingest(path)
     before = everything(store)
-    monkeypatch.setattr("harness.tables._environments", lambda contents: [{"run_id": "x"}])
+    monkeypatch.setattr("harness.store.rows._environments", lambda contents: [{"run_id": "x"}])
     with pytest.raises(duckdb.InvalidInputException, match="does not have key"):
         store.ingest(path)
     monkeypatch.undo()
@@ -367,7 +367,7 @@ def test_a_failing_rebuild_leaves_the_old_database(store, monkeypatch):
     def full(connection, runs):
         raise duckdb.IOException("IO Error: Could not write file: No space left on device")
 
-    monkeypatch.setattr("harness.store.replace_runs", full)
+    monkeypatch.setattr("harness.store.database.replace_runs", full)
     with pytest.raises(DiskFull, match="db rebuild"):
         store.rebuild()
     assert store.run(SPEC.run_id)["n"] == 6
@@ -416,7 +416,7 @@ def test_a_process_killed_while_ingesting_leaves_all_or_nothing(store, moment, t
 
 def test_processes_that_finish_together_all_get_their_turn(store, told):
     logs = [write_run(store.log_folder, spec(seed=seed), samples=2) for seed in range(4)]
-    ingest = "import sys; from pathlib import Path; from harness.store import Store; "
+    ingest = "import sys; from pathlib import Path; from harness.store.database import Store; "
     ingest += "Store(sys.argv[1], lock_timeout_s=60).ingest(Path(sys.argv[2]))"
     workers = [
         subprocess.Popen(

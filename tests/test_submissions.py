@@ -19,8 +19,8 @@ from harness.models.loading import OpenModel
 from harness.records.figures import Figures
 from harness.records.provenance import GitState
 from harness.records.records import RunSpec
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_writer import RunLog
 from harness.submissions import SAMPLE_COLUMNS, read
 from harness.submissions.checking import check_results
 from harness.submissions.choosing import choose

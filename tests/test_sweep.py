@@ -15,8 +15,8 @@ from harness.models.loading import OpenModel
 from harness.records.errors import DiskFull
 from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import Record
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_writer import RunLog
 from harness.sweep import conduct as conducting
 from harness.sweep import workshop
 from harness.sweep.grid import Entry

@@ -17,8 +17,8 @@ from sweeps import lines_in
 from harness.budget.spec import BudgetSpec
 from harness.cli.sweep_telling import command_of
 from harness.request import Request
-from harness.runlog import RunLog
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_writer import RunLog
 
 GRID = ("--methods", "grid", "--budgets", "50%", "--limit", "2", "--no-timing", "--no-controls")
 

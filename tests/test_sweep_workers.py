@@ -22,7 +22,7 @@ from sweeps import (
 )
 
 from harness.records.figures import OK
-from harness.store import Store
+from harness.store.database import Store
 from harness.sweep.crew import Processes
 
 GRID: dict[str, Any] = {"methods": ("divprune", "random"), "limit": 6}

@@ -15,7 +15,7 @@ from harness.bridge.said import sample_id
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import Record
-from harness.runlog import RunLog
+from harness.store.log_writer import RunLog
 
 
 class Adapter(lmms):

@@ -21,16 +21,16 @@ from harness.bridge.ours import Answer, Answering
 from harness.bridge.outcome import outcome_of
 from harness.bridge.tasks import Task
 from harness.comparison import Comparison, compare
-from harness.log_contents import RunContents, read_log
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, RANDOM, Environment
 from harness.request import Request
-from harness.runlog import RunLog
 from harness.runner import environment
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
+from harness.store.log_writer import RunLog
 from harness.tally import figures_of
 from methods import build
 

@@ -42,7 +42,7 @@ def board(
     import sys
 
     from harness.records.errors import HarnessError
-    from harness.store import default_store_path
+    from harness.store.database import default_store_path
 
     _check_extra()
     path = (store or default_store_path()).absolute()

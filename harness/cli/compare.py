@@ -46,7 +46,7 @@ def compare(
 
 def _print(found: Versus) -> None:
     """The table on stdout: one column a run, and what the two say of each other under the second."""
-    from harness.selecting import name_of
+    from harness.store.lookup import name_of
 
     a, b, flips = found.a, found.b, found.flips
     rows = [

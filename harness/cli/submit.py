@@ -63,7 +63,7 @@ def submit(
 
 def default_folder() -> Path:
     """results/submissions of the checkout that the working directory lies in, else below the working directory."""
-    from harness.store import default_store_path
+    from harness.store.database import default_store_path
 
     path = default_store_path().parent / "submissions"
     return path if path.parent.name == "results" else Path("results") / "submissions"

@@ -21,7 +21,7 @@ from harness.records.errors import DiskFull, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from harness.records.progress import Stop
-    from harness.store import Store
+    from harness.store.database import Store
     from harness.sweep.conduct import Report
     from harness.sweep.crew import Crew
     from harness.sweep.grid import Entry

@@ -16,9 +16,9 @@ from typing import Any
 from harness.records.figures import REPORTED, Figures
 from harness.records.provenance import sample_ids_hash
 from harness.records.records import Environment, Record, RunSpec, digest
-from harness.runlog import RunLog
 from harness.stats import accuracy_interval
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_writer import RunLog
 
 AGREEMENT = 1e-6  # a mean of scores and the reported value are one metric within this
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.records.figures import FAILED_BUDGET, OK
-from harness.selecting import Row, newest, rows_of, with_controls
 from harness.stats import (
     Interval,
     drawn_means,
@@ -20,12 +19,13 @@ from harness.stats import (
     paired_difference,
     rank_intervals,
 )
+from harness.store.lookup import Row, newest, rows_of, with_controls
 from harness.versus import samples_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.store import Store
+    from harness.store.database import Store
 
 FULL, RANDOM = "full", "random"
 LEVEL = 0.05

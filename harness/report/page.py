@@ -12,7 +12,7 @@ from harness.report.chart import Point, Series, legend, stage_bars, trade_off
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.markup import Markup, join, tag
 from harness.report.tables import ACCURACY, COST, Column, by_category
-from harness.selecting import Row, name_of
+from harness.store.lookup import Row, name_of
 
 STAGES = ("vit", "projector", "select", "llm_prefill", "residual")
 _TITLE = "Visual-token pruning: report"

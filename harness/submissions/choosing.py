@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.log_contents import RunContents, read_log
 from harness.records.errors import CorruptLog, UnknownRun
 from harness.records.figures import FAILED_BUDGET, INFEASIBLE, OK, PARTIAL
 from harness.records.provenance import method_file
 from harness.records.records import BLIND, FULL, RANDOM
-from harness.selecting import Row, name_of, named, newest, rows_of
+from harness.store.log_reader import RunContents, read_log
+from harness.store.lookup import Row, name_of, named, newest, rows_of
 from harness.submissions.claims import CELL, RANDOM_WEIGHTS
 
 if TYPE_CHECKING:
-    from harness.store import Store
+    from harness.store.database import Store
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 from harness.budget.planning import misses_budget
 from harness.budget.spec import BudgetError, BudgetSpec
-from harness.log_contents import RunContents
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.provenance import sample_ids_hash
 from harness.records.records import FULL, RANDOM, Record, RunSpec, digest
 from harness.stats import paired_difference
+from harness.store.log_reader import RunContents
 from harness.submissions.bounds import PRIVATE, Document, Rows
 from harness.submissions.rows import records_of
 from harness.tally import figures_of

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
 
-from harness.log_contents import RunContents
 from harness.records.records import RunSpec
+from harness.store.log_reader import RunContents
 from harness.submissions.claims import origin_of, over
 from harness.submissions.rows import rows_hash, rows_of
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.log_contents import RunContents
 from harness.records.errors import EnvironmentProblem
 from harness.records.records import RANDOM
+from harness.store.log_reader import RunContents
 from harness.submissions.checking import GROUP, Shelf, batch_name, batch_problems
 from harness.submissions.choosing import Chosen, source_of
 from harness.submissions.document import Submitted, document, submitted

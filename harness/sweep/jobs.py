@@ -10,7 +10,7 @@ from harness.measure.latency import Protocol
 from harness.records.figures import ERROR
 from harness.records.records import RunSpec
 from harness.request import Request
-from harness.shards import Shard
+from harness.store.shards import Shard
 from harness.sweep.grid import Entry
 
 MISSING = "missing"  # something is left to do

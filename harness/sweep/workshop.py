@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import Bench, Cell, Sources, open_bench
-from harness.log_contents import RunContents
 from harness.models.loading import OpenModel
 from harness.records.errors import (
     CorruptLog,
@@ -29,10 +28,11 @@ from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Figures
 from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, Environment, RunSpec
 from harness.request import Request
-from harness.runlog import RunLog
 from harness.runner import Story, check_feasible, environment
-from harness.shards import shard_records
-from harness.store import Store
+from harness.store.database import Store
+from harness.store.log_reader import RunContents
+from harness.store.log_writer import RunLog
+from harness.store.shards import shard_records
 from harness.sweep.grid import Entry
 from harness.sweep.jobs import (
     BUSY,

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from harness.report.gather import Group
-from harness.selecting import Row, name_of
 from harness.stats import paired_difference
+from harness.store.lookup import Row, name_of
 from harness.versus import Versus
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import streamlit as st
 
 from harness.report.gather import FULL, Group, Line
-from harness.selecting import Row
+from harness.store.lookup import Row
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, break_even_of

@@ -10,7 +10,7 @@ from harness.records.figures import FAILED_BUDGET, OK, REPORTED
 from harness.report import csv_table, latex_tables
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.report.page import STATUS_WORDS
-from harness.selecting import Row, name_of
+from harness.store.lookup import Row, name_of
 from harness.submissions import SELF_REPORTED
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, File, Heading, Html, Table, Words

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from harness.report.gather import FULL, Group
-from harness.selecting import Row, name_of
+from harness.store.lookup import Row, name_of
 from leaderboard import filters
 from leaderboard.blocks import Block, Chart, Heading, Html, Table, Words
 from leaderboard.data import Board, full_of, sample_ids, sample_rows

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.log_contents import read_log
 from harness.records.records import Record, Sample
-from harness.runlog import RunLog, lock_log, set_aside
+from harness.store.log_reader import read_log
+from harness.store.log_writer import RunLog, lock_log, set_aside
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.budget.spec import BudgetSpec
-from harness.log_contents import RunFrame, RunTexts
 from harness.records.figures import PARTIAL, Figures
-from harness.schema import TABLES
+from harness.store.log_reader import RunFrame, RunTexts
+from harness.store.schema import TABLES
 
 if TYPE_CHECKING:
     import duckdb

@@ -2,7 +2,7 @@
 
 Each append is written through to the operating system at once, so SIGKILL costs at most the line being written; the
 footer is also synced to the disk. Opening a log again drops a damaged tail and continues. The format, and what
-happens to damage elsewhere, are in harness/log_contents.py.
+happens to damage elsewhere, are in harness/store/log_reader.py.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.log_contents import LOG_VERSION, REMEDY, RunContents, encode_line, read_log
 from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.figures import Figures
 from harness.records.provenance import without_home
 from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
+from harness.store.log_reader import LOG_VERSION, REMEDY, RunContents, encode_line, read_log
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS: Mapping[type, str] = {Record: "record", LatencyRow: "latency", ResourceRow: "resource"}

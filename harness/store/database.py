@@ -4,7 +4,7 @@
 held from before the connection opens until after it closes: DuckDB refuses a second process, and the lock makes
 processes wait their turn instead.
 
-    runs = harness.store.load("results/local.duckdb").runs
+    runs = harness.store.database.load("results/local.duckdb").runs
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
-from harness.log_contents import RunTexts, read_log, read_texts, texts_of
 from harness.records.errors import (
     CorruptLog,
     DiskFull,
@@ -37,9 +36,10 @@ from harness.records.errors import (
     UsageError,
 )
 from harness.records.provenance import current_code
-from harness.runlog import set_aside
-from harness.schema import is_current, migrate
-from harness.tables import replace_runs
+from harness.store.log_reader import RunTexts, read_log, read_texts, texts_of
+from harness.store.log_writer import set_aside
+from harness.store.rows import replace_runs
+from harness.store.schema import is_current, migrate
 
 DISTRIBUTION = "visual-token-pruning"
 LOCK_TIMEOUT_S = 30.0

@@ -9,7 +9,7 @@ from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.errors import UnknownRun
 
 if TYPE_CHECKING:
-    from harness.store import Store
+    from harness.store.database import Store
 
 Row = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""Run logs and the database made from them."""
