@@ -23,7 +23,7 @@ from harness.benchmarks.targets import units_of
 from harness.models.attention import TAP
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.loading import OpenModel, open_model
 from harness.records.records import Sample
 from harness.train.adapter import answer_logits, frozen, plan_for

@@ -20,7 +20,7 @@ from harness.measure.clock import StageClock, default_backend
 from harness.measure.dims import dims_of
 from harness.measure.latency import Protocol, measure_pairs
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.loading import open_model
 from methods import build
 from methods.base import Plan

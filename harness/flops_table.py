@@ -20,7 +20,7 @@ from harness.measure.dims import ModelDims, dims_of
 from harness.measure.flops import planned_realised, unpruned_realised
 from harness.models import catalogue
 from harness.models.engine import plan_of
-from harness.models.family import Family, Inputs
+from harness.models.families.family import Family, Inputs
 from harness.models.loading import FAMILIES, model_type, parted, resolve
 from harness.models.processing import load_processor
 from harness.models.random_weights import adapter_of, on_meta

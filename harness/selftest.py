@@ -10,7 +10,7 @@ from harness.measure.clock import StageClock, default_backend
 from harness.measure.latency import Protocol, Run, measure_pairs
 from harness.measure.summary import LatencySummary, summarise
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.loading import open_model
 from methods.base import Plan
 

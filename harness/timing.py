@@ -20,7 +20,7 @@ from harness.measure.flops import ModelDims
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
 from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.records.errors import Interrupted, UndecodableImage
 from harness.records.progress import Stop
 from harness.records.records import LatencyRow, ResourceRow, Sample

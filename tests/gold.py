@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.family import Family, Inputs
+from harness.models.families.family import Family, Inputs
 from methods.base import IN_VIT, INTERFACE, PRE_TOKENIZATION, Budget, Selection, Site
 
 Case = Mapping[Site, tuple[int, ...]]  # site -> units of one image that stay; nested, since what is gone is gone

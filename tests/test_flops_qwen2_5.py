@@ -13,7 +13,7 @@ from harness.cost import Cost
 from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.measure.windows import window_sizes, window_tokens
 from harness.models.engine import Engine
-from harness.models.qwen2_5_vl import Qwen25VL
+from harness.models.families.qwen2_5_vl import Qwen25VL
 from harness.validate.tiny import qwen2_5_vl
 from methods import build
 from methods.base import IN_VIT, PRE_TOKENIZATION, Budget

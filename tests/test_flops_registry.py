@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.cost import Cost
 from harness.measure.flops import dims_of
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build, get, names
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, Shape
 

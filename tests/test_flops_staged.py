@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.cost import Cost
 from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build
 from methods.base import IN_LLM, IN_VIT, INTERFACE, Budget, Plan, Selection, Signal, Site, View
 

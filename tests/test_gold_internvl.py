@@ -12,8 +12,8 @@ from gold import Gold, cases
 from gold_cases import ClsTowerCases
 from tiny import Scripted
 
-import harness.models.internvl as family_module
-from harness.models.internvl import InternVL
+import harness.models.families.internvl as family_module
+from harness.models.families.internvl import InternVL
 from harness.validate.tiny import internvl, internvl_processed
 from methods.base import IN_VIT, Selection, Site
 

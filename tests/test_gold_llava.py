@@ -8,8 +8,8 @@ import torch
 from gold import Gold, cases
 from gold_cases import ClsTowerCases
 
-from harness.models.family import Family
-from harness.models.llava import Llava
+from harness.models.families.family import Family
+from harness.models.families.llava import Llava
 from harness.validate.tiny import llava, llava_processed
 
 ONE, THREE = ((6, 6),), ((6, 6),) * 3

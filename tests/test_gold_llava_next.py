@@ -10,8 +10,8 @@ from gold_cases import ClsTowerCases
 from tiny import Scripted
 
 import harness.models.passing as passing_module
-from harness.models.llava_next import LlavaNext
-from harness.models.tiles import TiledState
+from harness.models.families.llava_next import LlavaNext
+from harness.models.families.tiles import TiledState
 from harness.models.vision import VisionState
 from harness.validate.tiny import llava_next, llava_next_processed
 from methods import build

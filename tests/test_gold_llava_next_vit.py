@@ -13,7 +13,7 @@ from gold import FACE
 from test_gold_llava_next import NEXT, TWO, WIDE
 from tiny import Scripted
 
-from harness.models.tiles import TiledState
+from harness.models.families.tiles import TiledState
 from harness.models.vision import VisionState
 from harness.validate.tiny import llava_next
 from methods import build

@@ -15,8 +15,7 @@ from test_gold_vit import BEHIND, BETWEEN, CUTS, LAST, MERGES, ByPatch, keep_pat
 from test_models_vision import EXTRA, KEPT, gather, turned
 from tiny import Scripted, keep_units
 
-from harness.models.qwen2_5_vl import Qwen25VL
-from harness.models.windows import WindowedState
+from harness.models.families.qwen2_5_vl import Qwen25VL, WindowedState
 from harness.validate.tiny import qwen2_5_vl
 from methods.base import IN_VIT, INTERFACE, InvalidSelection, MissingSignal, Selection, Signal, Site
 

@@ -11,8 +11,7 @@ import torch
 from gold import Gold, cases
 from gold_cases import GoldCases
 
-from harness.models.qwen2_5_vl import Qwen25VL
-from harness.models.windows import WindowedState
+from harness.models.families.qwen2_5_vl import Qwen25VL, WindowedState
 from harness.validate.tiny import processed, qwen2_5_vl
 
 ONE, ODD, THREE = ((4, 6),), ((5, 3),), ((2, 3), (4, 6), (3, 1))

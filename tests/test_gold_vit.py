@@ -12,12 +12,12 @@ from masked import masked
 from test_gold_qwen3_vl import ONE, THREE, gold_error
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 
+import harness.models.families.qwen3_vl as family_module
 import harness.models.passing as passing_module
-import harness.models.qwen3_vl as family_module
 from harness.models.attention import TAP
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.vision import VisionState
 from methods.base import (
     IN_VIT,

@@ -10,7 +10,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 import methods
 from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
-from harness.models.internvl import InternVL
+from harness.models.families.internvl import InternVL
 from harness.validate.tiny import EOS, IMAGE, internvl_processed
 from methods.base import Budget
 

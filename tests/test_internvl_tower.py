@@ -11,7 +11,7 @@ from gold import FACE, PIXELS
 from test_gold_internvl import INTERNVL, ONE, THREE, TWO
 from tiny import IMAGE, Scripted
 
-from harness.models.internvl import InternVL
+from harness.models.families.internvl import InternVL
 from harness.records.errors import UsageError
 from harness.validate.tiny import internvl
 from methods.base import AGGREGATE, IN_VIT, Plan, Resize, Selection, Signal, Site

@@ -9,7 +9,7 @@ from tiny import processed, qwen3_vl
 
 from harness.measure.kernels import KernelWatch, attention_calls
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import Plan
 
 

@@ -10,7 +10,7 @@ from harness.measure.dims import dims_of
 from harness.measure.memory import kv_cache_bytes
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build
 from methods.base import Budget
 

@@ -8,8 +8,8 @@ from logged_runs import record, write_run
 from tiny import processed, qwen3_vl
 
 from harness.models.engine import Engine
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.merging import Decision, merged_masks
-from harness.models.qwen3_vl import Qwen3VL
 from harness.store.database import Store
 from harness.store.log_reader import encode_line
 from methods import build

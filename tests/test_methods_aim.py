@@ -12,7 +12,7 @@ from views import shape_of, view_of
 
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.aim import Aim, importance, merging, stages
 from methods.base import IN_LLM, INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Signal, Site
 from methods.selection import reduce, reduce_sizes

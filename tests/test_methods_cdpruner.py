@@ -11,7 +11,7 @@ from views import shape_of, view_of
 
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Site
 from methods.cdpruner import QUESTION, CDPruner, diverse_subset
 

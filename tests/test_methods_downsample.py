@@ -12,8 +12,8 @@ from views import shape_of
 from harness.budget.planning import misses_budget
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
-from harness.models.resizing import assembled, cut, resampled
+from harness.models.families.qwen3_vl import Qwen3VL
+from harness.models.families.resizing import assembled, cut, resampled
 from harness.records.records import Record
 from methods.base import PRE_TOKENIZATION, Budget, BudgetInfeasible, InvalidSelection, MissingSignal, Plan, Resize, Site
 from methods.downsample import Downsample, nearest_grid, smaller_grids

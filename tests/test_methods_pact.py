@@ -7,7 +7,7 @@ from tiny import processed, qwen3_vl
 from views import shape_of, view_of
 
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build
 from methods.base import IN_LLM, Budget, BudgetInfeasible, PruningError, Selection, Signal, Site
 from methods.ops import unit

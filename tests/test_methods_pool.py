@@ -7,7 +7,7 @@ from views import shape_of, view_of
 
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import INTERFACE, Budget, BudgetInfeasible, Site
 from methods.pool import Pool, pooled, split
 from methods.selection import reduce, reduce_sizes

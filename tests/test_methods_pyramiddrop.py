@@ -6,7 +6,7 @@ from tiny import processed, qwen3_vl
 from views import shape_of, view_of
 
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import IN_LLM, Budget, BudgetInfeasible, MissingSignal, PruningError, Signal, Site
 from methods.pyramiddrop import PyramidDrop, geometric_counts
 

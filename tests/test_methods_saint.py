@@ -15,7 +15,7 @@ from views import view_of
 import methods
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.validate.golden import validate_file
 from methods.base import IN_LLM, IN_VIT, Budget, BudgetInfeasible, PruningError, Shape, Signal, Site, View
 from methods.saint import Bipartite, Saint, falling, least, rounds, sparse

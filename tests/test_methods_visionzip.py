@@ -13,7 +13,7 @@ from views import view_of
 import methods
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import IN_VIT, INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Shape, Signal, Site
 from methods.selection import reduce, reduce_sizes
 from methods.visionzip import VisionZip, zipped

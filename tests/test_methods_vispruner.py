@@ -10,7 +10,7 @@ from views import shape_of, view_of
 
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Shape, Signal, Site
 from methods.vispruner import FEATURES, VisPruner, diverse
 

@@ -13,7 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from harness.measure.flops import dims_of, planned_realised
 from harness.models.attention import Capture
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.vision import Segment, VisionState
 from harness.models.vit_signals import vit_signal
 from methods.base import IN_VIT, INTERFACE, PREFIX, VISUAL, Budget, Plan, Selection, Signal, Site

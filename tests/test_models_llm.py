@@ -14,7 +14,7 @@ import harness.models.llm as llm_module
 import harness.models.passing as passing_module
 from harness.models.attention import Capture
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.sequence import mask_for
 from methods.base import IN_VIT, INTERFACE, PruningError, Selection, Signal, Site
 

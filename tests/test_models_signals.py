@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.measure.flops import dims_of, planned_realised, prefill_flops
 from harness.models.engine import Engine
-from harness.models.qwen3_vl import Qwen3VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import MissingSignal, Plan, Selection, Signal
 
 CUT = 4  # DeepStack adds to the layers before

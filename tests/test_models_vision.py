@@ -10,8 +10,8 @@ from tiny import EOS, IMAGE, Scripted, processed, qwen3_vl
 from harness.models.attention import Capture
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.prompt import Prompt, VisualRows, image_spans, shorten
-from harness.models.qwen3_vl import Qwen3VL
 from harness.models.vit_signals import mean_row
 from methods.base import AGGREGATE, IN_VIT, INTERFACE, InvalidSelection, MissingSignal, Plan, Selection, Signal, Site
 

@@ -14,9 +14,9 @@ from tiny import processed, qwen3_vl
 
 from harness.cli import main
 from harness.models.engine import Engine
-from harness.models.family import Family
+from harness.models.families.family import Family
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
-from harness.models.qwen3_vl import Qwen3VL
 from harness.records.errors import UsageError
 from harness.train.adapter import (
     Recipe,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import methods
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.loading import FAMILIES
-from harness.models.qwen3_vl import Qwen3VL
 from harness.validate.contract import CHECKS, check_method
 from harness.validate.tiny import TINY
 from methods.base import IN_LLM, INTERFACE, Budget, BudgetInfeasible, Plan, Pruner, Selection, Site

@@ -108,7 +108,7 @@ def _qwen2_5_vl(config: Any) -> ModelDims:
 
 
 def _internvl(config: Any) -> ModelDims:
-    """CLS stands in front of each tile; the tiles are the images of a sample (harness/models/internvl.py)."""
+    """CLS stands in front of each tile; the tiles are the images of a sample (harness/models/families/internvl.py)."""
     vit, llm = config.vision_config, config.text_config
     head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
     unit_patches = round(1 / config.downsample_ratio) ** 2
@@ -136,7 +136,7 @@ def _internvl(config: Any) -> ModelDims:
 
 
 def _llava(config: Any) -> ModelDims:
-    """Blocks behind the feature layer are not run (harness/models/llava.py)."""
+    """Blocks behind the feature layer are not run (harness/models/families/llava.py)."""
     vit, llm = config.vision_config, config.text_config
     head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
     return ModelDims(

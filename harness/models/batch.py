@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.models.family import Family, Inputs, Picture
+from harness.models.families.family import Family, Inputs, Picture
 
 
 def prompts_of(family: Family, processed: Mapping[str, Any]) -> list[Inputs]:

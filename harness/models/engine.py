@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.models.attention import TAP
 from harness.models.clip import Clip
 from harness.models.clock import Clock, Untimed
-from harness.models.family import Family, Inputs
+from harness.models.families.family import Family, Inputs
 from harness.models.llm import Surgery, selected_layers
 from harness.models.passing import Pass
 from harness.models.prompt import Prompt, shorten

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.models.family import Features
+from harness.models.families.family import Features
 from harness.models.prompt import VisualRows
 from harness.models.vision import VisionState
 from methods.base import AGGREGATE

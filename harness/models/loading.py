@@ -23,13 +23,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from harness.models import catalogue
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
-from harness.models.family import Family, Inputs
-from harness.models.internvl import InternVL
-from harness.models.llava import Llava
-from harness.models.llava_next import LlavaNext
+from harness.models.families.family import Family, Inputs
+from harness.models.families.internvl import InternVL
+from harness.models.families.llava import Llava
+from harness.models.families.llava_next import LlavaNext
+from harness.models.families.qwen2_5_vl import Qwen25VL
+from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.processing import load_processor
-from harness.models.qwen2_5_vl import Qwen25VL
-from harness.models.qwen3_vl import Qwen3VL
 from harness.records.errors import (
     CorruptCheckpoint,
     DeviceUnavailable,

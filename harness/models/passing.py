@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.models.attention import Capture
 from harness.models.clip import CLIP, Clip
 from harness.models.clock import Clock
-from harness.models.family import Family, Inputs
+from harness.models.families.family import Family, Inputs
 from harness.models.interface import Visual, at_interface, grouped, select
 from harness.models.merging import Decision
 from harness.models.rows import as_patches, packed, with_cls_rows

@@ -20,7 +20,7 @@ from harness.budget.spec import BudgetSpec
 from harness.models.batch import prompts_of
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.loading import build_engine, family_of
 from harness.models.replacing import replaced
 from harness.models.trace import Trace

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
 from harness.models.catalogue import Entry
-from harness.models.family import Family
+from harness.models.families.family import Family
 from harness.models.loading import DTYPES, FAMILIES, OpenModel, device_and_dtype
 from harness.models.synthetic import processor_of
 from harness.records.errors import UsageError

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.models.family import Slots
+from harness.models.families.family import Slots
 from harness.models.interface import Visual, select
 from methods.base import Selection, Signal
 

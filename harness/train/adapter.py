@@ -23,7 +23,7 @@ from torch.optim import AdamW
 
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.loading import OpenModel
 from harness.models.trace import Trace
 from harness.records.errors import UsageError

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.models.attention import TAP, Capture
 from harness.models.engine import Engine
-from harness.models.family import Inputs
+from harness.models.families.family import Inputs
 from harness.models.trace import Trace
 from harness.records.errors import UsageError
 from methods.base import IN_VIT, Plan, Shape

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.engine import Engine, Prefill
-from harness.models.family import Family, Inputs
+from harness.models.families.family import Family, Inputs
 from harness.models.loading import FAMILIES
 from harness.validate.tiny import TINY, Grids, TinyFamily
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View

@@ -111,7 +111,7 @@ class Family(ABC):
     ) -> Inputs:
         """The same prompt with each image resampled to rows x columns of units, and the placeholders for them.
 
-        harness/models/resizing.py has the resampling. Towers of one resolution interpolate their positions.
+        harness/models/families/resizing.py has the resampling. Towers of one resolution interpolate their positions.
         """
 
     @abstractmethod

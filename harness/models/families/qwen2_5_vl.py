@@ -2,7 +2,7 @@
 
 Most blocks attend within windows of 8 x 8 patches (112 px), those that the configuration names attend to whole images
 (7, 15, 23 and 31 of 32). As natively, rows run window by window from the first block to the merger
-(harness/models/windows.py); methods see them in the prompt's order.
+(harness/models/families/qwen2_5_vl.py); methods see them in the prompt's order.
 
 Signals of a windowed block: keys and queries as everywhere. Of rows only "received" ones, the mean over all patches of
 the image, of which those in other windows give nothing; what one query sees of the whole image is known in blocks of
@@ -11,7 +11,7 @@ full attention alone. VisionZip and VisPruner read block 31, QuietPrune blocks 7
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -20,13 +20,70 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from harness.models.attention import Capture
-from harness.models.family import Features, Inputs
+from harness.models.families.family import Features, Inputs
+from harness.models.families.qwen_vl import QwenVL
 from harness.models.prompt import Prompt
-from harness.models.qwen_vl import QwenVL
 from harness.models.vision import VisionState
 from harness.models.vit_signals import vit_signal, window_signal
-from harness.models.windows import WindowedState
 from methods.base import Signal
+
+NOWHERE = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class WindowedState(VisionState):
+    """A vision state that knows its windows.
+
+    window (N,): of every unit that the prompt had, image after image, numbered through; sizes: how many of these each
+    window had. first: where each image's units begin among the N.
+    windows: tokens of each sequence that attends to itself in a windowed block; () while rows stand in the prompt's
+    order. back (n,): where the rows of the prompt's order stand now.
+    """
+
+    window: Tensor = NOWHERE
+    sizes: tuple[int, ...] = ()
+    first: Tensor = NOWHERE
+    windows: tuple[int, ...] = ()
+    back: Tensor = NOWHERE
+
+    def by_window(self) -> WindowedState:
+        """The same rows window by window, each in the order in which they stood. Waits for the device once a cut."""
+        if self.windows:
+            return self
+        window = self.window[self.first[self.image] + self.unit // self.packs]  # (n,)
+        order = torch.argsort(window, stable=True)
+        rows = [size * self.packs for size in self.sizes]
+        if order.shape[0] != sum(rows):
+            rows = torch.bincount(window, minlength=len(rows)).tolist()
+        return replace(self._ordered(order), windows=self._lengths(rows), back=torch.argsort(order))
+
+    def in_order(self) -> WindowedState:
+        if not self.windows:
+            return self
+        return replace(self._ordered(self.back), windows=(), back=NOWHERE)
+
+    def _ordered(self, order: Tensor) -> WindowedState:
+        """Rows in another order, images apart as they were."""
+        assert not self.taps
+        tables = {name: self._moved(getattr(self, name), order) for name in ("hidden", "cos", "sin")}
+        return replace(self, **tables, **{name: getattr(self, name)[order] for name in ("unit", "image", "size")})
+
+    def _moved(self, packed: Tensor, order: Tensor) -> Tensor:
+        fronts, rows, aggregates = self.split(packed)
+        return self.join(fronts, rows[order], aggregates)
+
+    def _lengths(self, rows: list[int]) -> tuple[int, ...]:
+        """Tokens of each window of today, image after image; `rows` of each window that there ever was."""
+        lengths, waiting = [], iter(rows)
+        for segment in self.segments:
+            lengths.append(segment.front)
+            missing = segment.units
+            while missing:
+                alive = next(waiting)
+                lengths.append(alive * self.patches)
+                missing -= alive
+            lengths.append(int(segment.aggregate))
+        return tuple(length for length in lengths if length)
 
 
 class Qwen25VL(QwenVL):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.attention import TAP
-from harness.models.cls_tower import ClsTower, Grids
-from harness.models.family import Features, Inputs
+from harness.models.families.cls_tower import ClsTower, Grids
+from harness.models.families.family import Features, Inputs
 from harness.models.vision import VisionState
 from harness.records.errors import UsageError
 

@@ -8,20 +8,76 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from harness.models.family import Family, Features, Inputs, Picture, single_prompt, weights_hash
+from harness.models.families.family import Family, Features, Inputs, Picture, single_prompt, weights_hash
+from harness.models.families.resizing import Grid, cut, resampled
 from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans, with_placeholders
-from harness.models.resizing import Grid, cut, resampled
-from harness.models.template import Turn, turn_of
 from harness.models.vision import Segment, VisionState, count_by_image
 from methods.base import ModelInfo, Shape
+
+PROBES = ("Red.", "7 of them?")  # texts that share no token at either end
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Token ids behind the image before the user's text, and those behind the text ("ASSISTANT:")."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def question(self, ids: Sequence[int], image_start: int, image_end: int, stops: Sequence[int]) -> list[int]:
+        """The user's text behind the images, which take up ids[image_start:image_end].
+
+        It ends at the template's words or, where these are not known, at the first of `stops`. Without text behind
+        the images, what stands before them; without that, the last token.
+        """
+        behind = list(ids[image_end:])
+        end = _first(behind, self.after) if self.after else None
+        if end is None:
+            end = next((place for place, token in enumerate(behind) if token in stops), len(behind))
+        start = len(self.before) if tuple(behind[: len(self.before)]) == self.before else 0
+        before = [token for token in ids[:image_start] if token not in stops]
+        return behind[start:end] or before or list(ids[-1:])
+
+
+def turn_of(processor: Any) -> Turn:
+    """What the processor's template says, found by filling it in twice. Nothing where it has no template."""
+    if not getattr(processor, "chat_template", None):
+        return Turn()
+    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    one, other = (_behind_image(processor, image, probe) for probe in PROBES)
+    return Turn(_common(one, other), _common(one[::-1], other[::-1])[::-1])
+
+
+def _behind_image(processor: Any, image: int, text: str) -> list[int]:
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    ids = processor.tokenizer(prompt)["input_ids"]
+    return ids[ids.index(image) + 1 :]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """The beginning that two sequences share."""
+    length = 0
+    while length < min(len(one), len(other)) and one[length] == other[length]:
+        length += 1
+    return tuple(one[:length])
+
+
+def _first(ids: list[int], wanted: tuple[int, ...]) -> int | None:
+    """Where `wanted` begins in `ids`."""
+    places = range(len(ids) - len(wanted) + 1)
+    return next((place for place in places if tuple(ids[place : place + len(wanted)]) == wanted), None)
+
 
 Grids = tuple[Grid, ...]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
-from harness.models.family import Features
+from harness.models.families.family import Features
+from harness.models.families.qwen_vl import QwenVL
 from harness.models.prompt import Prompt
-from harness.models.qwen_vl import QwenVL
 from harness.models.vision import VisionState
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from harness.models.attention import Capture
-from harness.models.cls_tower import Grids
-from harness.models.family import Features, Inputs, Picture, Slots, single_prompt
-from harness.models.llava import Llava
+from harness.models.families.cls_tower import Grids
+from harness.models.families.family import Features, Inputs, Picture, Slots, single_prompt
+from harness.models.families.llava import Llava
+from harness.models.families.resizing import cut
+from harness.models.families.tiles import NOWHERE, TiledState
 from harness.models.prompt import Prompt, VisualRows, image_spans
-from harness.models.resizing import cut
 from harness.models.slots import of_slots
-from harness.models.tiles import NOWHERE, TiledState
 from harness.models.vision import Segment, VisionState
 from harness.models.vit_signals import vit_signal
 from methods.base import PruningError, Signal

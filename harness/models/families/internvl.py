@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.attention import TAP, Capture
-from harness.models.cls_tower import ClsTower, Grids
-from harness.models.family import Features, Inputs
-from harness.models.tiles import batches, joined, tile_by_tile
+from harness.models.families.cls_tower import ClsTower, Grids
+from harness.models.families.family import Features, Inputs
+from harness.models.families.tiles import batches, joined, tile_by_tile
 from harness.models.vision import VisionState
 from harness.models.vit_signals import vit_signal
 from harness.records.errors import UsageError
