@@ -93,7 +93,10 @@ HOSTILE = {
         ),
         "writes among the results",
     ),
-    "replaces a judge": (beside("import harness.budget.spec as b\nb.matches = lambda *a: True"), "import changes harness"),
+    "replaces a judge": (
+        beside("import harness.budget.spec as b\nb.matches = lambda *a: True"),
+        "import changes harness",
+    ),
     "replaces torch": (inside("torch.topk = lambda *a, **k: None"), "changes torch.topk"),
     "replaces a type": (beside("torch.Tensor.isfinite = lambda self: self == self"), "the names in torch.Tensor"),
     "replaces a builtin": (inside("import builtins\nbuiltins.len = lambda x: 0"), r"changes builtins.len|raises"),
