@@ -23,7 +23,7 @@ import torch
 from harness.accuracy import Answering, answer_all, sample_seed
 from harness.bench import Bench, Cell, open_bench
 from harness.budget.spec import BudgetSpec
-from harness.cli.quiet import quiet_transformers
+from harness.models.quiet import quiet_transformers
 from harness.records.records import Sample
 from harness.request import Request
 from harness.runner import Story, environment

@@ -41,7 +41,7 @@ import literal.vispruner
 
 from harness.measure.machine import machine
 from harness.models.attention import Capture
-from harness.models.llm_signals import read_signal
+from harness.models.signals import read_signal
 from methods import aim, cdpruner, divprune, vispruner
 from methods.base import IN_LLM, Budget, Shape, Signal, Site, View
 from methods.pact import PACT

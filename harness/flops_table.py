@@ -22,9 +22,8 @@ from harness.models import catalogue
 from harness.models.engine import plan_of
 from harness.models.families.family import Family, Inputs
 from harness.models.loading import FAMILIES, model_type, parted, resolve
-from harness.models.processing import load_processor
+from harness.models.processors import TEXT, load_processor, processor_of
 from harness.models.random_weights import adapter_of, on_meta
-from harness.models.synthetic import TEXT, processor_of
 from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, Realised
 from harness.scene import Scene

@@ -29,8 +29,8 @@ from harness.measure.latency import Protocol
 from harness.models import catalogue
 from harness.models.clock import Untimed
 from harness.models.loading import OpenModel, adapter_file, open_model
+from harness.models.processors import TEXT
 from harness.models.random_weights import open_random
-from harness.models.synthetic import TEXT
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.provenance import current_code

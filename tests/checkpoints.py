@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from harness.models.processing import image_only
+from harness.models.processors import image_only
 
 WORDS = (
     "USER: what is the number in this picture? describe the image. ASSISTANT: red blue green a cat and a dog",

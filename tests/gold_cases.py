@@ -14,9 +14,9 @@ import torch
 from gold import FACE, Case, Gold
 from tiny import in_llm
 
+import harness.models.decoder as llm_module
 import harness.models.engine as engine_module
-import harness.models.llm as llm_module
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from harness.validate.tiny import Grids
 
 NAMES = list(gold.cases(12))

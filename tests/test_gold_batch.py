@@ -11,9 +11,9 @@ from tiny import Scripted, in_llm, keep_units
 from torch.nn.functional import pad
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-import harness.models.batch as batch_module
+import harness.models.batch_decoding as batch_module
+from harness.models.batch_decoding import Together
 from harness.models.prune import prune
-from harness.models.together import Together
 from harness.validate.tiny import TINY
 from methods.base import Selection
 

@@ -9,10 +9,10 @@ from gold import FACE, Gold, cases
 from gold_cases import ClsTowerCases
 from tiny import Scripted
 
-import harness.models.passing as passing_module
+import harness.models.sites as passing_module
 from harness.models.families.llava_next import LlavaNext
 from harness.models.families.tiles import TiledState
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from harness.validate.tiny import llava_next, llava_next_processed
 from methods import build
 from methods.base import VISUAL, Budget, Selection, Signal

@@ -14,7 +14,7 @@ from test_gold_llava_next import NEXT, TWO, WIDE
 from tiny import Scripted
 
 from harness.models.families.tiles import TiledState
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from harness.validate.tiny import llava_next
 from methods import build
 from methods.base import AGGREGATE, IN_VIT, Budget, Selection, Signal, Site

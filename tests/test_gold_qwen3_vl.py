@@ -10,13 +10,13 @@ import torch
 from masked import masked
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 
+import harness.models.decoder as llm_module
 import harness.models.engine as engine_module
 import harness.models.families.qwen3_vl as family_module
-import harness.models.llm as llm_module
 import harness.models.sequence as sequence_module
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from methods.base import IN_VIT, INTERFACE, PRE_TOKENIZATION, Budget, Plan, Site
 
 ONE = ((4, 6),)

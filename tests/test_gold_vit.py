@@ -13,12 +13,12 @@ from test_gold_qwen3_vl import ONE, THREE, gold_error
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 
 import harness.models.families.qwen3_vl as family_module
-import harness.models.passing as passing_module
+import harness.models.sites as passing_module
 from harness.models.attention import TAP
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from methods.base import (
     IN_VIT,
     INTERFACE,

@@ -9,7 +9,7 @@ from tiny import processed, qwen3_vl
 
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.merging import Decision, merged_masks
+from harness.models.trace import Decision, merged_masks
 from harness.store.database import Store
 from harness.store.log_reader import encode_line
 from methods import build

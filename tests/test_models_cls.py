@@ -14,8 +14,8 @@ from harness.measure.flops import dims_of, planned_realised
 from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.vision import Segment, VisionState
-from harness.models.vit_signals import vit_signal
+from harness.models.signals import vit_signal
+from harness.models.vision_state import Segment, VisionState
 from methods.base import IN_VIT, INTERFACE, PREFIX, VISUAL, Budget, Plan, Selection, Signal, Site
 
 FACE, CUT = Site(INTERFACE), Site(IN_VIT, 3, "attention")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import Scripted, in_llm, processed, qwen3_vl
 
-import harness.models.llm as llm_module
-import harness.models.passing as passing_module
+import harness.models.decoder as llm_module
+import harness.models.sites as passing_module
 from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL

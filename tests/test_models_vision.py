@@ -12,7 +12,7 @@ from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.prompt import Prompt, VisualRows, image_spans, shorten
-from harness.models.vit_signals import mean_row
+from harness.models.signals import mean_row
 from methods.base import AGGREGATE, IN_VIT, INTERFACE, InvalidSelection, MissingSignal, Plan, Selection, Signal, Site
 
 FIRST, SECOND = Site(IN_VIT, 2), Site(IN_VIT, 4)  # DeepStack taps stand at 1, 3 and 5: before, between, after

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.models.processing import load_processor
+from harness.models.processors import load_processor
 from harness.reference.evaluate import right_answers, table
 from harness.reference.kinds import kind_of
 from harness.reference.paths import MODEL_A, MODELS, SUITE

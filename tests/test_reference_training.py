@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.models.processing import load_processor
+from harness.models.processors import load_processor
 from harness.reference import materials
 from harness.reference.architecture import new_model
 from harness.reference.asking import Asked

@@ -99,10 +99,10 @@ def bench(
         raise UsageError("--revision is of published weights; leave it out with --random-weights")
     models = revised(split(asked.model), revision)
     from harness.cli.method_errors import method_errors
-    from harness.cli.quiet import quiet_transformers
     from harness.latency_book import Book
     from harness.latency_table import Stage, grid, measure
     from harness.measure.latency import Protocol
+    from harness.models.quiet import quiet_transformers
 
     quiet_transformers()
     where = device_of(device)

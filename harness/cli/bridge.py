@@ -73,8 +73,8 @@ def lmms(
     check_installed()
     _quiet_lmms()
     from harness.cli.method_errors import method_errors
-    from harness.cli.quiet import quiet_transformers
     from harness.comparison import document
+    from harness.models.quiet import quiet_transformers
     from harness.request import Request
     from harness.settings import parse_settings
     from methods import get

@@ -15,9 +15,9 @@ def doctor(no_timing: options.NoTiming = False, store: options.Store = None, jso
     Exit 3 if something that is needed is amiss.
     """
     from harness.capabilities import AMISS
-    from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
     from harness.doctor import examine
+    from harness.models.quiet import quiet_transformers
     from harness.selftest import SECONDS
 
     quiet_transformers()

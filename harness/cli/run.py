@@ -16,8 +16,8 @@ import typer
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.cli.quiet import quiet_profiler
 from harness.interrupts import graceful_stop
+from harness.models.quiet import quiet_profiler
 from harness.records.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
 
@@ -70,9 +70,9 @@ def run(
     from harness.blind import run_blind
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
-    from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
     from harness.cli.suite_telling import print_suite
+    from harness.models.quiet import quiet_transformers
     from harness.profiling import profile_request, sources_opened_once
     from harness.request import Request
     from harness.runner import run as run_request

@@ -69,10 +69,10 @@ def sweep(
         "dtype": dtype, "device": device, "attention": attention, "image_backend": image_backend,
         "timing": False if no_timing else None, "pairs": pairs, "sessions": sessions, "minutes": minutes,
     }  # fmt: skip
-    from harness.cli.quiet import quiet_transformers
     from harness.cli.stores import open_store
     from harness.cli.sweep_telling import document
     from harness.cli.sweep_watching import watching
+    from harness.models.quiet import quiet_transformers
     from harness.sweep.conduct import conduct
 
     quiet_transformers()
@@ -133,7 +133,7 @@ def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
 
 
 def _ray(store: Store, workers: int, device: str, address: str | None) -> Crew:
-    from harness.cli.quiet import quiet_transformers
+    from harness.models.quiet import quiet_transformers
     from harness.sweep.crew import Start
     from harness.sweep.ray_crew import RayCrew
 
@@ -143,7 +143,7 @@ def _ray(store: Store, workers: int, device: str, address: str | None) -> Crew:
 
 
 def _local(store: Store, stop: Stop, workers: int, device: str) -> Crew:
-    from harness.cli.quiet import quiet_transformers
+    from harness.models.quiet import quiet_transformers
     from harness.sweep.crew import Alone, Processes, Start
 
     if workers == 1:

@@ -40,8 +40,8 @@ def train_adapter(
     A stopped training continues where it was when the same command is given again.
     """
     from harness.cli.method_errors import method_errors
-    from harness.cli.quiet import quiet_transformers
     from harness.models.loading import open_model, resolve
+    from harness.models.quiet import quiet_transformers
     from harness.records.errors import UsageError
     from harness.settings import parse_settings
     from harness.train.adapter import Recipe, train

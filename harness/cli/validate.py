@@ -82,7 +82,7 @@ def _questions(path: Path, json: bool) -> bool:
 
 
 def _golden(folder: Path, json: bool) -> bool:
-    from harness.cli.quiet import quiet_transformers
+    from harness.models.quiet import quiet_transformers
     from harness.validate.golden import validate_folder
 
     quiet_transformers()
@@ -126,7 +126,7 @@ def _method(name: str, family: str, unconfined: bool, json: bool) -> bool:
 
 def _here(name: str, families: list[str]) -> list[dict[str, Any]]:
     """Every check as a row, from this process."""
-    from harness.cli.quiet import quiet_transformers
+    from harness.models.quiet import quiet_transformers
     from harness.validate.building import built
     from harness.validate.contract import check_method
 

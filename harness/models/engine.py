@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from harness.models.attention import TAP
+from harness.models.batch_decoding import Prefilled, Together
 from harness.models.clip import Clip
 from harness.models.clock import Clock, Untimed
+from harness.models.decoder import Surgery, selected_layers
 from harness.models.families.family import Family, Inputs
-from harness.models.llm import Surgery, selected_layers
-from harness.models.passing import Pass
 from harness.models.prompt import Prompt, shorten
 from harness.models.replacing import replaced
-from harness.models.together import Prefilled, Together
+from harness.models.sites import Pass
 from harness.models.trace import Trace
 from harness.records.records import Realised
 from methods.base import Budget, Plan, Pruner, Shape

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.models.families.family import Features
+from harness.models.families.family import Features, Slots
 from harness.models.prompt import VisualRows
-from harness.models.vision import VisionState
-from methods.base import AGGREGATE
+from harness.models.vision_state import VisionState
+from methods.base import AGGREGATE, Selection, Signal
 from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
 
@@ -96,3 +96,30 @@ def _images_that_gather(rows: VisualRows, selection: Selection) -> list[int]:
 def _only(selection: Selection, image: Tensor, index: int) -> Tensor:
     assert selection.aggregate is not None
     return selection.aggregate * (image == index)
+
+
+def with_room(visual: Visual, tokens: int, from_vit: int) -> Visual:
+    """At most `tokens` rows, `from_vit` of which are ViT tokens and stay; then as many of the others as fit."""
+    spare = visual.rows.n - max(tokens, from_vit)
+    slots = visual.features.slots
+    if spare <= 0 or slots is None:
+        return visual
+    blank = torch.nonzero(slots.source < 0).flatten()
+    stays = torch.ones_like(slots.source, dtype=torch.bool).index_fill(0, blank[blank.shape[0] - spare :], False)
+    keep = torch.nonzero(stays).flatten()
+    shorter = select(visual, Selection(keep))
+    pre_projector = visual.features.pre_projector[keep]
+    slots = Slots(shorter.rows, slots.source[keep])
+    return replace(shorter, features=replace(shorter.features, pre_projector=pre_projector, slots=slots))
+
+
+def signal_of_slots(signal: Signal, values: Tensor, source: Tensor) -> Tensor:
+    """A ViT signal over the rows of the state as one over the visual tokens, zeros where no ViT token stands behind."""
+    return of_slots(values, source, 0 if signal.kind in ("queries", "keys") else values.ndim - 2)
+
+
+def of_slots(values: Tensor, source: Tensor, dim: int = 0) -> Tensor:
+    """values[source] along a dimension, zeros where source is -1."""
+    gathered = values.index_select(dim, source.clamp_min(0))
+    shape = [-1 if d == dim else 1 for d in range(values.ndim)]
+    return gathered * (source >= 0).view(shape)

@@ -29,7 +29,7 @@ from harness.models.families.llava import Llava
 from harness.models.families.llava_next import LlavaNext
 from harness.models.families.qwen2_5_vl import Qwen25VL
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.processing import load_processor
+from harness.models.processors import load_processor
 from harness.records.errors import (
     CorruptCheckpoint,
     DeviceUnavailable,

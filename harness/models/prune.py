@@ -17,7 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import methods
 from harness.budget.spec import BudgetSpec
-from harness.models.batch import prompts_of
+from harness.models.batch_decoding import prompts_of
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.families.family import Inputs
@@ -75,7 +75,7 @@ def prune(
 
     `generate` returns the caller's full input_ids followed by the new tokens, so the usual slice works. `forward`
     returns the logits of the shortened prompt. A batch, padded on the left, is prefilled prompt by prompt and decoded
-    together (harness/models/together.py): its `forward` gives logits alone. Blocks nest: the inner one counts.
+    together (harness/models/batch_decoding.py): its `forward` gives logits alone. Blocks nest: the inner one counts.
     Raises UsageError (family), BudgetError, UnknownMethod, BudgetInfeasible; ValueError for inputs it cannot take.
     """
     asked = BudgetSpec.parse(budget)

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConf
 from harness.models.catalogue import Entry
 from harness.models.families.family import Family
 from harness.models.loading import DTYPES, FAMILIES, OpenModel, device_and_dtype
-from harness.models.synthetic import processor_of
+from harness.models.processors import processor_of
 from harness.records.errors import UsageError
 from harness.records.records import digest
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.models.vision import VisionState, VisionTap
+from harness.models.vision_state import VisionState, VisionTap
 from methods.base import InvalidSelection
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness.models.processing import load_processor
+from harness.models.processors import load_processor
 from harness.reference.architecture import IMAGE_PX
 from harness.reference.asking import Asked
 from harness.reference.batches import IGNORED, LENGTH, Encoder, patches_of

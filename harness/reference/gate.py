@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
-from harness.models.processing import load_processor
+from harness.models.processors import load_processor
 from harness.reference.architecture import IMAGE_PX
 from harness.reference.asking import Asked
 from harness.reference.batches import IGNORED, LENGTH, Encoder, patches_of

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from harness.models.processing import image_only
+from harness.models.processors import image_only
 from harness.reference.words import CARDS, COLOUR_NAMES, FAMILIES, QUADRANTS, SHAPE_NAMES, question
 
 VOCABULARY_SIZE = 448

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from harness.models.decoder import Decoder
 from harness.models.families.family import Family, Features, Inputs, Picture, single_prompt, weights_hash
 from harness.models.families.resizing import Grid, cut, resampled
-from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans, with_placeholders
-from harness.models.vision import Segment, VisionState, count_by_image
+from harness.models.vision_state import Segment, VisionState, count_by_image
 from methods.base import ModelInfo, Shape
 
 PROBES = ("Red.", "7 of them?")  # texts that share no token at either end

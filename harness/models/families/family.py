@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.attention import Capture
-from harness.models.llm import Decoder
+from harness.models.decoder import Decoder
 from harness.models.prompt import Prompt, VisualRows
-from harness.models.vision import VisionState
-from harness.models.vit_signals import vit_signal
+from harness.models.signals import vit_signal
+from harness.models.vision_state import VisionState
 from harness.records.records import PromptText
 from methods.base import ModelInfo, Shape, Signal
 

@@ -24,8 +24,8 @@ from harness.models.attention import TAP, Capture
 from harness.models.families.cls_tower import ClsTower, Grids
 from harness.models.families.family import Features, Inputs
 from harness.models.families.tiles import batches, joined, tile_by_tile
-from harness.models.vision import VisionState
-from harness.models.vit_signals import vit_signal
+from harness.models.signals import vit_signal
+from harness.models.vision_state import VisionState
 from harness.records.errors import UsageError
 from methods.base import Signal
 

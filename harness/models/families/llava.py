@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.models.attention import TAP
 from harness.models.families.cls_tower import ClsTower, Grids
 from harness.models.families.family import Features, Inputs
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 from harness.records.errors import UsageError
 
 

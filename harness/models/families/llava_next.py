@@ -3,7 +3,7 @@
 To the harness a picture is two images: the base tile, and the grid of all other tiles without their padding, (rows,
 columns + 1) visual tokens with the newlines in the last column. Which ViT token stands behind which slot is asked of
 the model's own `pack_image_features`, on an index tensor. In the ViT attention stays within a tile, and padding that
-no slot shows takes part until the first cut. Newlines: harness/models/slots.py. Apache-2.0 upstream.
+no slot shows takes part until the first cut. Newlines: harness/models/interface.py. Apache-2.0 upstream.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from harness.models.families.family import Features, Inputs, Picture, Slots, sin
 from harness.models.families.llava import Llava
 from harness.models.families.resizing import cut
 from harness.models.families.tiles import NOWHERE, TiledState
+from harness.models.interface import of_slots
 from harness.models.prompt import Prompt, VisualRows, image_spans
-from harness.models.slots import of_slots
-from harness.models.vision import Segment, VisionState
-from harness.models.vit_signals import vit_signal
+from harness.models.signals import vit_signal
+from harness.models.vision_state import Segment, VisionState
 from methods.base import PruningError, Signal
 
 

@@ -23,8 +23,8 @@ from harness.models.attention import Capture
 from harness.models.families.family import Features, Inputs
 from harness.models.families.qwen_vl import QwenVL
 from harness.models.prompt import Prompt
-from harness.models.vision import VisionState
-from harness.models.vit_signals import vit_signal, window_signal
+from harness.models.signals import vit_signal, window_signal
+from harness.models.vision_state import VisionState
 from methods.base import Signal
 
 NOWHERE = torch.empty(0, dtype=torch.int64)

@@ -13,7 +13,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 from harness.models.families.family import Features
 from harness.models.families.qwen_vl import QwenVL
 from harness.models.prompt import Prompt
-from harness.models.vision import VisionState
+from harness.models.vision_state import VisionState
 
 
 class Qwen3VL(QwenVL):

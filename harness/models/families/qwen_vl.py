@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers.vision_utils import get_vision_position_ids
 
 from harness.models.attention import TAP
+from harness.models.decoder import Decoder
 from harness.models.families.family import Family, Inputs, Picture, single_prompt, weights_hash
 from harness.models.families.resizing import resampled
-from harness.models.llm import Decoder
 from harness.models.prompt import Prompt, image_spans, with_placeholders
-from harness.models.vision import Segment, VisionState, count_by_image
+from harness.models.vision_state import Segment, VisionState, count_by_image
 from methods.base import ModelInfo, Shape
 
 Grids = tuple[tuple[int, int], ...]

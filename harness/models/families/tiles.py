@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.models.attention import Capture
-from harness.models.vision import VisionState
-from harness.models.vit_signals import image_by_image
+from harness.models.signals import image_by_image
+from harness.models.vision_state import VisionState
 
 Lengths = tuple[int, ...]
 NOWHERE = torch.empty(0, dtype=torch.int64)

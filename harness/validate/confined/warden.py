@@ -55,7 +55,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    from harness.cli.quiet import quiet_transformers
+    from harness.models.quiet import quiet_transformers
     from harness.validate.confined.cell import be_judged
     from harness.validate.confined.intact import surroundings
 

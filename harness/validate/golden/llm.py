@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 from transformers.cache_utils import DynamicCache
 
 from harness.models.attention import TAP
-from harness.models.llm import Decoder, Surgery, selected_layers
+from harness.models.decoder import Decoder, Surgery, selected_layers
 from harness.models.prompt import VisualRows
 from harness.models.sequence import Sequence as PromptState
 from harness.validate.golden.case import Case, Mismatch

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from harness.models.attention import Capture
-from harness.models.llm_signals import read_signal
+from harness.models.signals import read_signal
 from harness.validate.golden.case import Case, agree, close, same
 from harness.validate.golden.llm import Prefilled, Spans, model_beside
 from harness.validate.views import view_of

@@ -10,8 +10,8 @@ from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from harness.models.attention import TAP, Capture
-from harness.models.vision import Segment, VisionState
-from harness.models.vit_signals import vit_signal
+from harness.models.signals import vit_signal
+from harness.models.vision_state import Segment, VisionState
 from harness.validate.golden.case import Case, agree, close, same
 from harness.validate.views import view_of
 from methods.base import IN_VIT, INTERFACE, Budget, Shape, Site, View

@@ -8,22 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, InternVLProcessor, PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen3VLProcessor
 
 from harness.models.catalogue import Entry
-from harness.models.processing import image_only
+
+
+def image_only(processor_class: type) -> type:
+    """The processor class without its video half; builds, loads and saves like the original."""
+    return type(
+        processor_class.__name__,
+        (processor_class,),
+        {
+            "get_attributes": classmethod(lambda cls: ["image_processor", "tokenizer"]),
+            "video_processor": None,
+            "__module__": processor_class.__module__,
+        },
+    )
+
+
+PROCESSORS = {"qwen3_vl": Qwen3VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "internvl": InternVLProcessor}
+
+
+def load_processor(folder: str | Path, backend: str = "pil", revision: str = "main"):
+    """The processor saved in `folder` (or named on the hub), without its video half, images handled by `backend`.
+
+    Raises ValueError where the model type has no processor here.
+    """
+    from transformers import AutoProcessor
+
+    kind = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).model_type
+    if kind in ("llava", "llava_next"):
+        return AutoProcessor.from_pretrained(folder, backend=backend, revision=revision, trust_remote_code=False)
+    if kind not in PROCESSORS:
+        raise ValueError(
+            f"no processor known for model type {kind!r}; known: {', '.join(sorted(PROCESSORS))}, llava, llava_next"
+        )
+    return image_only(PROCESSORS[kind]).from_pretrained(folder, backend=backend, revision=revision)
+
 
 TEXT = (  # words common enough to be one token of a real tokenizer each
     "the red box stands left of a small green tree and two dogs look at it while one man reads the big sign near "
     "that old house with four open windows under blue sky"
 )
+
+
 UNKNOWN = "[unknown]"
+
+
 _QWEN_MARKS = {"<|im_start|>": 151644, "<|im_end|>": 151645, "<|endoftext|>": 151643}
+
+
 _TURN = (
     "{{% for message in messages %}}{before}{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}"
     "{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{after}{{% endfor %}}"
@@ -51,7 +91,11 @@ class Words:
 
 
 _ASSISTANT = " <|im_end|> newline <|im_start|> assistant newline"
+
+
 _VISION = {"<|vision_start|>": 151652, "<|vision_end|>": 151653, "<|image_pad|>": 151655, "<|video_pad|>": 151656}
+
+
 _QWEN = Words(
     {**_QWEN_MARKS, **_VISION},
     "<|image_pad|>",
@@ -59,7 +103,11 @@ _QWEN = Words(
     _ASSISTANT,
     "<|vision_start|><|image_pad|><|vision_end|>",
 )
+
+
 _SYSTEM = "<|im_start|> system newline You are a helpful assistant . <|im_end|> newline "
+
+
 _WORDS = {
     "qwen3_vl": _QWEN,
     "qwen2_5_vl": Words(_QWEN.marks, _QWEN.image, _SYSTEM + _QWEN.before, _QWEN.after, _QWEN.image_words),

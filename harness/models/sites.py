@@ -12,14 +12,12 @@ from harness.models.attention import Capture
 from harness.models.clip import CLIP, Clip
 from harness.models.clock import Clock
 from harness.models.families.family import Family, Inputs
-from harness.models.interface import Visual, at_interface, grouped, select
-from harness.models.merging import Decision
+from harness.models.interface import Visual, at_interface, grouped, select, signal_of_slots, with_room
 from harness.models.rows import as_patches, packed, with_cls_rows
 from harness.models.sequence import Sequence
-from harness.models.slots import signal_of_slots, with_room
-from harness.models.trace import PATCHES, Trace
-from harness.models.vision import VisionState
-from harness.models.vit_signals import packed_signal, signal_with_cls_rows
+from harness.models.signals import packed_signal, signal_with_cls_rows
+from harness.models.trace import PATCHES, Decision, Trace
+from harness.models.vision_state import VisionState
 from methods.base import (
     IN_VIT,
     INTERFACE,

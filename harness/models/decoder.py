@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from harness.models.attention import Capture
 from harness.models.clock import Clock, Untimed
-from harness.models.llm_signals import peeks, read_signal, rotated, text_behind
 from harness.models.prompt import VisualRows
 from harness.models.sequence import Sequence, cut, mask_for
+from harness.models.signals import peeks, read_signal, rotated, text_behind
 from methods.base import IN_LLM, MissingSignal, Selection, Signal, Site
 from methods.selection import reduce
 
