@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.benchmarks.synthetic import Scene
 from harness.flops_table import flops_rows, unloaded
 from harness.models.quiet import quiet_transformers
-from harness.scene import Scene
 
 MODELS = ("internvl3-1b", "internvl3-2b", "internvl3-8b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
 SIDES_PX = (448, 896, 1344)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from harness.benchmarks.synthetic import Scene
 from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
 from harness.cost import Cost
@@ -26,7 +27,6 @@ from harness.models.processors import TEXT, load_processor, processor_of
 from harness.models.random_weights import adapter_of, on_meta
 from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, Realised
-from harness.scene import Scene
 from methods import build
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Shape
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from harness.accuracy import Answering
+from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.planning import FALL_SHORT, Planner
 from harness.budget.spec import BudgetSpec, matches
 from harness.cost import Cost
@@ -35,7 +36,6 @@ from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.provenance import current_code
 from harness.records.records import digest
-from harness.scene import Scene, benchmark_of
 from harness.timing import Subject, arms_of, cases_of, time_session
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError

@@ -11,6 +11,7 @@ import pytest
 from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 
+from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.spec import BudgetSpec
 from harness.latency_book import Book
 from harness.latency_rows import read_table, rows_of_session, session_of, summary_of
@@ -19,7 +20,6 @@ from harness.measure.summary import summarise
 from harness.models import catalogue
 from harness.published_latency import published
 from harness.records.records import LatencyRow, ResourceRow
-from harness.scene import Scene, benchmark_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "qwen3-vl-tiny"

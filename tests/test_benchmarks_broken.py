@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.benchmarks.declared import open_declared
+from harness.benchmarks.declared import open_declared, stratified
 from harness.benchmarks.images import decode_cell
-from harness.benchmarks.order import stratified
 from harness.benchmarks.registry import declarations, open_benchmark
 from harness.records.errors import (
     BenchmarkUnavailable,

@@ -11,10 +11,10 @@ from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.benchmarks.synthetic import Scene
 from harness.budget.spec import BudgetSpec
 from harness.flops_table import Unloaded, flops_rows, unloaded
 from harness.models import catalogue
-from harness.scene import Scene
 
 
 @pytest.fixture

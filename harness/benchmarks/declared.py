@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import random
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,43 @@ from PIL.Image import Image
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.declaration import NUMBER, PICTURE, Declaration, Hub, Row, Tsv
 from harness.benchmarks.images import decode_cell, image_size
-from harness.benchmarks.order import stratified
 from harness.benchmarks.scoring.groups import unparsed
 from harness.benchmarks.scoring.rule import Metric, Rule, Scored
 from harness.benchmarks.scoring.text import majority_share
 from harness.benchmarks.tables import Table, open_hub, open_tsv
 from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UndecodableImage
 from harness.records.records import Record, Sample
+
+SEED = 20260  # of the order, never of a run: every method, control and seed answers the same first N
+
+
+def stratified(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """All samples in a seeded order whose every beginning has the categories in their proportions.
+
+    Rows that a metric judges together follow one another, so `--limit` cuts at most the last group. A sample without
+    groups is shuffled on its own.
+    """
+    strata: dict[str, list[list[Sample]]] = defaultdict(list)
+    for together in _groups(samples):
+        strata[together[0].category].append(together)
+    placed = []
+    for category, groups in sorted(strata.items()):
+        shuffle = random.Random(f"{SEED}:{category}")
+        shuffle.shuffle(groups)
+        offset = shuffle.random()
+        placed += [((rank + offset) / len(groups), category, rank, group) for rank, group in enumerate(groups)]
+    placed.sort(key=lambda one: one[:3])
+    return tuple(sample for *_, group in placed for sample in group)
+
+
+def _groups(samples: Iterable[Sample]) -> list[list[Sample]]:
+    """Samples that share their first group; one that has none stands alone."""
+    found: dict[object, list[Sample]] = {}
+    for number, sample in enumerate(samples):
+        key = next(iter(sample.groups.items()), number)
+        found.setdefault((sample.category, key), []).append(sample)
+    return list(found.values())
+
 
 REFERENCE_LENGTH = 64  # a base64 cell this short is the index of the row that holds the image
 

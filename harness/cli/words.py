@@ -9,7 +9,7 @@ from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.scene import Scene
+    from harness.benchmarks.synthetic import Scene
 
 ALL = "all"
 
@@ -54,6 +54,6 @@ def budgets_of(words: str) -> list[BudgetSpec]:
 
 def scenes_of(words: str, text_tokens: int) -> list[Scene]:
     """Pictures of the sizes that the words say. Raises UsageError."""
-    from harness.scene import Scene
+    from harness.benchmarks.synthetic import Scene
 
     return [Scene.parse(word, text_tokens) for word in split(words)]
