@@ -14,10 +14,10 @@ from PIL import Image
 
 from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
-from harness.cost import Cost
+from harness.flops.dims import dims_of
+from harness.flops.prefill import Cost
 from harness.measure.break_even import break_even
 from harness.measure.clock import StageClock, default_backend
-from harness.measure.dims import dims_of
 from harness.measure.latency import Protocol, measure_pairs
 from harness.models.engine import Engine
 from harness.models.families.family import Inputs

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.benchmarks.synthetic import Scene
-from harness.flops_table import flops_rows, unloaded
+from harness.flops.table import flops_rows, unloaded
 from harness.models.quiet import quiet_transformers
 
 MODELS = ("internvl3-1b", "internvl3-2b", "internvl3-8b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")

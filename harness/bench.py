@@ -10,8 +10,7 @@ from pathlib import Path
 from harness.accuracy import Answering
 from harness.benchmarks import Benchmark, open_benchmark
 from harness.budget.planning import Planner
-from harness.cost import Cost
-from harness.measure.flops import ModelDims, dims_of
+from harness.flops.prefill import Cost, ModelDims, dims_of
 from harness.models.loading import OpenModel, open_model
 from harness.records.records import Record, RunSpec, Sample
 from harness.request import Request

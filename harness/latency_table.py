@@ -22,9 +22,9 @@ from harness.accuracy import Answering
 from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.planning import FALL_SHORT, Planner
 from harness.budget.spec import BudgetSpec, matches
-from harness.cost import Cost
+from harness.flops.dims import dims_of
+from harness.flops.prefill import Cost
 from harness.latency_rows import session_of
-from harness.measure.dims import dims_of
 from harness.measure.doubts import PUBLISHED_PAIRS
 from harness.measure.latency import Protocol
 from harness.models import catalogue

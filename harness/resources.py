@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.measure.dims import ModelDims
+from harness.flops.dims import ModelDims
 from harness.measure.kernels import attention_calls
 from harness.measure.machine import energy_reader
 from harness.measure.memory import PeakMemory, kv_cache_bytes, peak_memory

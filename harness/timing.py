@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from harness.accuracy import Answering, sample_seed
+from harness.flops.prefill import ModelDims
 from harness.measure.clock import StageClock, default_backend
-from harness.measure.flops import ModelDims
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
 from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill

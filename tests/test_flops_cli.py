@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.benchmarks.synthetic import Scene
 from harness.budget.spec import BudgetSpec
-from harness.flops_table import Unloaded, flops_rows, unloaded
+from harness.flops.table import Unloaded, flops_rows, unloaded
 from harness.models import catalogue
 
 

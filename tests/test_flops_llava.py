@@ -7,8 +7,7 @@ import torch
 from test_flops_registry import attention_flops, plan_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.cost import Cost
-from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.flops.prefill import Cost, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
 from harness.models.loading import FAMILIES
 from harness.validate.tiny import TINY

@@ -12,8 +12,7 @@ import torch
 from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.cost import Cost
-from harness.measure.flops import dims_of
+from harness.flops.prefill import Cost, dims_of
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build, get, names

@@ -9,8 +9,7 @@ import torch
 from tiny import Scripted, processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.cost import Cost
-from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.flops.prefill import Cost, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods import build

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 import methods
-from harness.measure.flops import dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.flops.prefill import dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
 from harness.models.families.internvl import InternVL
 from harness.validate.tiny import EOS, IMAGE, internvl_processed

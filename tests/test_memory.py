@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import processed, qwen3_vl
 
-from harness.measure.dims import dims_of
+from harness.flops.dims import dims_of
 from harness.measure.memory import kv_cache_bytes
 from harness.models.clock import Untimed
 from harness.models.engine import Engine

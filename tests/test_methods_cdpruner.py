@@ -9,7 +9,7 @@ from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 from views import shape_of, view_of
 
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Site

@@ -10,7 +10,7 @@ from tiny import IMAGE, Scripted, processed, qwen3_vl
 from views import shape_of
 
 from harness.budget.planning import misses_budget
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from harness.models.families.resizing import assembled, cut, resampled

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from views import view_of
 
 import methods
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from harness.validate.golden import validate_file

@@ -8,7 +8,7 @@ from literal.vispruner import vispruner as literal
 from tiny import processed, qwen3_vl
 from views import shape_of, view_of
 
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import INTERFACE, Budget, BudgetInfeasible, MissingSignal, PruningError, Shape, Signal, Site

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.records.errors import CorruptCheckpoint

@@ -10,7 +10,7 @@ import torch
 from tiny import EOS, Scripted, in_llm, processed, qwen3_vl
 from transformers import Qwen3VLForConditionalGeneration
 
-from harness.measure.flops import dims_of, planned_realised
+from harness.flops.prefill import dims_of, planned_realised
 from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL

@@ -9,7 +9,7 @@ import torch
 from tiny import Scripted, in_llm, processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.measure.flops import dims_of, planned_realised, prefill_flops
+from harness.flops.prefill import dims_of, planned_realised, prefill_flops
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import MissingSignal, Plan, Selection, Signal

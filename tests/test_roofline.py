@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tiny import qwen3_vl
 
+from harness.flops.dims import ModelDims, dims_of
+from harness.flops.prefill import prefill_flops
 from harness.measure.break_even import break_even, visual_tokens
-from harness.measure.dims import ModelDims, dims_of
-from harness.measure.flops import prefill_flops
 from harness.measure.peaks import Peaks, best_seconds, device_name, measured_peaks, vendor_peaks
 from harness.measure.roofline import floors_ms, limit_rows, roofline, stage_weights, work_rows
 from harness.measure.summary import summarise

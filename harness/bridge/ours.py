@@ -14,8 +14,7 @@ from harness.bench import Cell
 from harness.bridge.messages import Turn, stopped, turn_of
 from harness.bridge.said import Said
 from harness.budget.planning import Planner
-from harness.cost import Cost
-from harness.measure.flops import dims_of
+from harness.flops.prefill import Cost, dims_of
 from harness.models.engine import Engine
 from harness.models.loading import OpenModel
 

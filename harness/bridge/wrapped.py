@@ -16,8 +16,7 @@ from typing import Any
 from harness.bench import Cell
 from harness.bridge.ours import Answer
 from harness.bridge.said import Said, pictures_of
-from harness.cost import Cost
-from harness.measure.flops import dims_of
+from harness.flops.prefill import Cost, dims_of
 from harness.models.loading import OpenModel, adopt, parted, resolve
 from harness.models.prune import Pruning, prune
 from harness.models.replacing import replaced

@@ -29,7 +29,7 @@ def flops(
         )
     asked, scenes = budgets_of(budgets), scenes_of(image_size, text_tokens)
     from harness.cli.method_errors import method_errors
-    from harness.flops_table import flops_rows, unloaded
+    from harness.flops.table import flops_rows, unloaded
     from harness.models.quiet import quiet_transformers
 
     quiet_transformers()

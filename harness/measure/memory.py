@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.measure.dims import ModelDims
+from harness.flops.dims import ModelDims
 from harness.records.records import Realised
 
 

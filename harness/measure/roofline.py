@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from harness.flops.dims import ModelDims
 from harness.measure.clock import TOTAL
-from harness.measure.dims import ModelDims
 from harness.measure.peaks import MEASURED, VENDOR, Peaks
 from harness.measure.summary import STAGES, LatencySummary
 from harness.records.records import ResourceRow

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.measure.flops import dims_of, planned_realised, prefill_flops
+from harness.flops.prefill import dims_of, planned_realised, prefill_flops
 from harness.validate.contract.subject import Broken, Subject
 from methods.base import IN_VIT, PRE_TOKENIZATION, Budget
 

@@ -16,9 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from harness.benchmarks.synthetic import Scene
 from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
-from harness.cost import Cost
-from harness.measure.dims import ModelDims, dims_of
-from harness.measure.flops import planned_realised, unpruned_realised
+from harness.flops.dims import ModelDims, dims_of
+from harness.flops.prefill import Cost, planned_realised, unpruned_realised
 from harness.models import catalogue
 from harness.models.engine import plan_of
 from harness.models.families.family import Family, Inputs
@@ -83,7 +82,7 @@ def flops_rows(
 ) -> Iterator[dict[str, Any]]:
     """One row a scene, method and budget, the unpruned one first. Keys are a promise: add, and never rename.
 
-    *_flops: a multiply-accumulate counts 2, of the stages that harness/measure/flops.py defines; flops_ratio, *_ratio:
+    *_flops: a multiply-accumulate counts 2, of the stages that harness/flops/prefill.py defines; flops_ratio, *_ratio:
     over the unpruned row, 1 = no saving. paper_2ndm, paper_3ndm: decoder layers by FastV's and SparseVLM's formulas.
     status "infeasible" and "unsupported" say why in `message`, their numbers are null.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.measure.dims import ModelDims
+from harness.flops.dims import ModelDims
 from harness.records.records import PromptText
 from methods.base import IN_VIT, INTERFACE, Signal, Site
 from methods.ops import cosines_flops

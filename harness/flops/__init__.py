@@ -1,0 +1,1 @@
+"""FLOPs of a prefill: planned, realised, and tabulated for real model sizes."""
