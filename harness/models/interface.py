@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.models.families.family import Features, Slots
 from harness.models.prompt import VisualRows
 from harness.models.vision_state import VisionState
-from methods.base import AGGREGATE, Selection, Signal
+from methods.base import AGGREGATE, Signal
 from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
 
