@@ -20,12 +20,12 @@ from statistics import median
 
 import torch
 
-from harness.accuracy import Answering, answer_all, sample_seed
-from harness.bench import Bench, Cell, open_bench
+from harness.accuracy import answer_all
 from harness.budget.spec import BudgetSpec
 from harness.models.quiet import quiet_transformers
 from harness.records.records import Sample
-from harness.request import Request
+from harness.request.opening import Answering, Bench, Cell, open_bench, sample_seed
+from harness.request.request import Request
 from harness.runner import Story, environment
 from harness.store.database import Store
 from harness.store.log_writer import RunLog

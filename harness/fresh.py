@@ -6,11 +6,11 @@ import multiprocessing
 import signal
 from multiprocessing.connection import Connection
 
-from harness.bench import open_bench
 from harness.measure.latency import Protocol
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.progress import Stop
-from harness.request import Request
+from harness.request.opening import open_bench
+from harness.request.request import Request
 from harness.timing import Row, time_session
 
 POLL_SECONDS = 0.2

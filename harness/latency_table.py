@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from harness.accuracy import Answering
 from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.planning import FALL_SHORT, Planner
 from harness.budget.spec import BudgetSpec, matches
@@ -36,7 +35,8 @@ from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.provenance import current_code
 from harness.records.records import digest
-from harness.timing import Subject, arms_of, cases_of, time_session
+from harness.request.opening import Answering, Subject
+from harness.timing import arms_of, cases_of, time_session
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from harness.bench import Sources, open_bench
 from harness.measure.clock import StageClock, default_backend
 from harness.measure.machine import machine
 from harness.measure.profile import profile_arms
 from harness.models.loading import open_model
-from harness.request import Request
+from harness.request.opening import Sources, open_bench
+from harness.request.request import Request
 from harness.timing import arms_of, cases_of
 
 ARMS = ("base", "pruned")

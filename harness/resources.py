@@ -23,7 +23,8 @@ from harness.models.engine import Prefill
 from harness.records.records import Realised, ResourceRow
 
 if TYPE_CHECKING:
-    from harness.timing import Arm, Case, Subject
+    from harness.request.opening import Subject
+    from harness.timing import Arm, Case
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.accuracy import answer_all
-from harness.bench import Bench, Cell, Sources, open_bench
 from harness.comparison import Comparison, compare
 from harness.fresh import time_in_fresh_process
 from harness.measure.latency import Protocol
@@ -20,7 +19,8 @@ from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.provenance import git_state
 from harness.records.records import FULL, RANDOM, Environment, Sample
-from harness.request import Request
+from harness.request.opening import Bench, Cell, Sources, open_bench
+from harness.request.request import Request
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog, lock_log

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.bench import Sources, open_named
 from harness.benchmarks.suites import Suite
 from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
 from harness.hard import NOTE, Hard, judge
 from harness.records.records import Record
-from harness.request import Request
+from harness.request.opening import Sources, open_named
+from harness.request.request import Request
 from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible
 

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from harness.accuracy import Answering, sample_seed
-from harness.flops.prefill import ModelDims
 from harness.measure.clock import StageClock, default_backend
 from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
 from harness.models.clock import Clock
@@ -24,24 +22,20 @@ from harness.models.families.family import Inputs
 from harness.records.errors import Interrupted, UndecodableImage
 from harness.records.progress import Stop
 from harness.records.records import LatencyRow, ResourceRow, Sample
+from harness.request.opening import Subject, sample_seed
 from harness.resources import resource_rows
 from methods.base import Plan
 
 SAMPLES = 16  # timed
+
+
 QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whichever bound is met first
 
+
 Row = LatencyRow | ResourceRow
+
+
 Arm = Callable[[Clock], Prefill]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What one session times: `answering` is the method's, `base` the unpruned engine of the same model."""
-
-    answering: Answering
-    base: Engine
-    samples: Sequence[Sample]
-    dims: ModelDims
 
 
 @dataclass(frozen=True)

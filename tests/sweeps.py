@@ -12,9 +12,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from harness.bench import Sources
 from harness.benchmarks import Benchmark
 from harness.benchmarks.embedded import open_suite
+from harness.request.opening import Sources
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from harness.sweep.conduct import Report, conduct

@@ -15,7 +15,7 @@ from harness.budget.spec import BudgetSpec
 from harness.hard import hard_ids, judge
 from harness.records.errors import UsageError
 from harness.records.records import Record
-from harness.request import Request
+from harness.request.request import Request
 from harness.suite import requests_of
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -32,7 +32,7 @@ from harness.bridge.wrapped import open_wrapped
 from harness.budget.spec import BudgetSpec
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
-from harness.request import Request
+from harness.request.request import Request
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible

@@ -9,7 +9,7 @@ from harness.fresh import time_in_fresh_process
 from harness.measure.latency import Protocol
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.records import LatencyRow
-from harness.request import Request
+from harness.request.request import Request
 
 SHORT = Protocol(pairs=2, warmup=1, sessions=2)
 

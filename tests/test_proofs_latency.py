@@ -25,7 +25,7 @@ from harness.measure.summary import LatencySummary
 from harness.models.engine import Engine, Inputs
 from harness.models.loading import OpenModel
 from harness.profiling import profile_request, sources_opened_once
-from harness.request import Request
+from harness.request.request import Request
 from methods.base import INTERFACE, Budget, Plan, Pruner, Selection, Shape, Signal, Site, View
 
 pytestmark = pytest.mark.proof

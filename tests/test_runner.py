@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench, Sources, open_bench
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
@@ -20,7 +19,8 @@ from harness.models.loading import OpenModel
 from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
 from harness.records.figures import FAILED_BUDGET, OK, PARTIAL
 from harness.records.records import Record
-from harness.request import Request
+from harness.request.opening import Bench, Sources, open_bench
+from harness.request.request import Request
 from harness.runner import run
 from harness.store.database import Store
 from harness.store.log_reader import read_log

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from harness import runner
-from harness.bench import Sources
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.measure.latency import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow
-from harness.request import Request
+from harness.request.opening import Sources
+from harness.request.request import Request
 from harness.store.database import Store
 
 FIVE = Protocol(pairs=2, warmup=1, sessions=5)

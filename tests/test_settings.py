@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from harness.records.errors import UsageError
-from harness.settings import parse_settings
+from harness.request.settings import parse_settings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sweeps import lines_in
 
 from harness.budget.spec import BudgetSpec
 from harness.cli.sweep_telling import command_of
-from harness.request import Request
+from harness.request.request import Request
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
 

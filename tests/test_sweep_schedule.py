@@ -11,7 +11,7 @@ from logged_runs import spec
 from harness.budget.spec import BudgetSpec
 from harness.measure.latency import Protocol
 from harness.records.figures import ERROR, INFEASIBLE, OK
-from harness.request import Request
+from harness.request.request import Request
 from harness.sweep.grid import Entry
 from harness.sweep.jobs import BUSY, DAMAGED, DISK_FULL, MISSING, STALE, STOPPED, Finding, Job, Outcome, Survey, lost
 from harness.sweep.schedule import Schedule

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Sources, open_bench
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.measure.latency import Protocol, summarise
@@ -14,8 +13,9 @@ from harness.measure.roofline import roofline
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow, ResourceRow, Sample
-from harness.request import Request
-from harness.timing import QUICK_PAIRS, Subject, cases_of, protocol_for, spread, time_session
+from harness.request.opening import Sources, Subject, open_bench
+from harness.request.request import Request
+from harness.timing import QUICK_PAIRS, cases_of, protocol_for, spread, time_session
 
 
 def sample(name: str) -> Sample:

@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 
-from harness.accuracy import sample_seed
 from harness.bridge.ours import Answer
 from harness.bridge.said import sample_id
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import Record
+from harness.request.opening import sample_seed
 from harness.store.log_writer import RunLog
 
 

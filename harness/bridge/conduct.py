@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from harness.bench import Cell
 from harness.bridge.adapter import Adapter
 from harness.bridge.installed import VERSION
 from harness.bridge.ours import Answer, Answering
@@ -26,7 +25,8 @@ from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, RANDOM, Environment
-from harness.request import Request
+from harness.request.opening import Cell
+from harness.request.request import Request
 from harness.runner import environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log

@@ -18,15 +18,14 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from harness.accuracy import sample_seed
-from harness.bench import Cell
 from harness.bridge.ours import Answering
 from harness.bridge.said import sample_id
 from harness.budget.spec import BudgetSpec
-from harness.cli.run import device_of
 from harness.models.loading import open_model
 from harness.records.errors import UsageError
-from harness.request import Request
+from harness.request.opening import Cell, sample_seed
+from harness.request.request import Request
+from harness.request.settings import device_of
 from methods import build
 
 

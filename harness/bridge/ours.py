@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from harness.bench import Cell
 from harness.bridge.messages import Turn, stopped, turn_of
 from harness.bridge.said import Said
 from harness.budget.planning import Planner
 from harness.flops.prefill import Cost, dims_of
 from harness.models.engine import Engine
 from harness.models.loading import OpenModel
+from harness.request.opening import Cell
 
 MAX_NEW_TOKENS = 1024  # where a task names no number, as lmms-eval's adapters have it
 THEIR_NAMES: Mapping[str, str] = {

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from harness.bench import Cell
 from harness.bridge.ours import Answer
 from harness.bridge.said import Said, pictures_of
 from harness.flops.prefill import Cost, dims_of
@@ -21,6 +20,7 @@ from harness.models.loading import OpenModel, adopt, parted, resolve
 from harness.models.prune import Pruning, prune
 from harness.models.replacing import replaced
 from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
+from harness.request.opening import Cell
 from methods import build
 from methods.base import Budget
 

@@ -14,15 +14,16 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.cli.run import asked_budget, check_attention, check_image_backend, device_of
+from harness.cli.run import asked_budget
 from harness.interrupts import graceful_stop
 from harness.records.errors import HarnessError, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
+from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
     from harness.bridge.conduct import Bridge
     from harness.comparison import Comparison
-    from harness.request import Request
+    from harness.request.request import Request
 
 app = typer.Typer(help="Other tools' tasks under our pruners.", no_args_is_help=True)
 
@@ -75,8 +76,8 @@ def lmms(
     from harness.cli.method_errors import method_errors
     from harness.comparison import document
     from harness.models.quiet import quiet_transformers
-    from harness.request import Request
-    from harness.settings import parse_settings
+    from harness.request.request import Request
+    from harness.request.settings import parse_settings
     from methods import get
 
     quiet_transformers()

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,10 @@ from harness.interrupts import graceful_stop
 from harness.models.quiet import quiet_profiler
 from harness.records.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
+from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
     from harness.comparison import Comparison
-
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
 def run(
@@ -74,7 +72,7 @@ def run(
     from harness.cli.suite_telling import print_suite
     from harness.models.quiet import quiet_transformers
     from harness.profiling import profile_request, sources_opened_once
-    from harness.request import Request
+    from harness.request.request import Request
     from harness.runner import run as run_request
     from harness.suite import requests_of, run_suite
     from harness.timing import protocol_for
@@ -122,7 +120,7 @@ def _explained(device: str) -> Iterator[None]:
 
 def _typed(method: str, words: list[str] | None) -> Mapping[str, Any]:
     """The settings of a method, from words. Raises UsageError, UnknownMethod."""
-    from harness.settings import parse_settings
+    from harness.request.settings import parse_settings
     from methods import get
 
     name = method if ".py" in method else method.partition(":")[0]
@@ -161,29 +159,3 @@ def _chosen(context: typer.Context) -> set[str]:
     """The parameters that stand in the command, which a suite leaves as they are."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def check_attention(word: str) -> None:
-    """Raise UsageError for an unknown word, EnvironmentProblem for a kernel that is not installed."""
-    if word not in ATTENTIONS:
-        raise UsageError(f"unknown attention {word!r}; use one of {', '.join(ATTENTIONS)}")
-    if word == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise EnvironmentProblem("flash_attention_2 needs the package flash-attn, which is not here; use sdpa or eager")
-
-
-def check_image_backend(word: str) -> None:
-    """Raise UsageError for an unknown word, EnvironmentProblem where torchvision is not installed."""
-    if word not in ("pil", "torchvision"):
-        raise UsageError(f"unknown image backend {word!r}; use pil or torchvision")
-    if word == "torchvision" and find_spec("torchvision") is None:
-        raise EnvironmentProblem("the image backend torchvision is not installed here; use pil")
-
-
-def device_of(word: str) -> str:
-    """A device's name; "auto" is the accelerator if there is one."""
-    if word != "auto":
-        return word
-    import torch
-
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found.type if found is not None else "cpu"

@@ -14,10 +14,10 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, tell
-from harness.cli.run import check_attention, check_image_backend, device_of
 from harness.cli.words import revised
 from harness.interrupts import graceful_stop
 from harness.records.errors import DiskFull, Interrupted, UsageError
+from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
     from harness.records.progress import Stop

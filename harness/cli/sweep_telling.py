@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.cli.printing import print_rows, tell
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
-from harness.request import Request
+from harness.request.request import Request
 from harness.store.database import Store
 from harness.sweep.conduct import Report
 from harness.sweep.jobs import DAMAGED, MISSING, STALE

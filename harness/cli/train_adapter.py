@@ -43,7 +43,7 @@ def train_adapter(
     from harness.models.loading import open_model, resolve
     from harness.models.quiet import quiet_transformers
     from harness.records.errors import UsageError
-    from harness.settings import parse_settings
+    from harness.request.settings import parse_settings
     from harness.train.adapter import Recipe, train
     from harness.train.examples import open_examples
     from methods import build, get

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.bench import Bench, Sources, open_bench
 from harness.budget.spec import BudgetSpec
 from harness.measure.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher
 from harness.records.provenance import current_code, git_state
 from harness.records.records import Record, Sample
-from harness.request import Request
+from harness.request.opening import Bench, Sources, open_bench
+from harness.request.request import Request
 from harness.submissions.bounds import row_problems
 from harness.submissions.choosing import source_of
 from harness.submissions.claims import Claim, claim_of, same
@@ -131,7 +131,7 @@ def _request(claim: Claim, method: str | None, model: str | None, data_dir: Path
 
 def _settings(method: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the method takes them: JSON has lists for tuples."""
-    from harness.settings import parse_settings
+    from harness.request.settings import parse_settings
     from methods import get
 
     return parse_settings(method, get(method), [f"{name}={value}" for name, value in stated.items()])

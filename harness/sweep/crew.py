@@ -17,8 +17,8 @@ from typing import Protocol
 
 import torch
 
-from harness.bench import Sources
 from harness.records.progress import Stop
+from harness.request.opening import Sources
 from harness.sweep.jobs import ModelKey, Result, Task, lost, model_key
 from harness.sweep.workshop import Workshop
 

@@ -14,8 +14,8 @@ from harness.measure.latency import Protocol
 from harness.models.loading import DTYPES, resolve
 from harness.records.errors import UsageError, nearest
 from harness.records.records import FULL, RANDOM
-from harness.request import Request
-from harness.settings import parse_settings
+from harness.request.request import Request
+from harness.request.settings import parse_settings
 from methods import build, get, names
 
 CONTROLS = (RANDOM, "grid", "pool", "downsample")

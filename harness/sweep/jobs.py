@@ -9,7 +9,7 @@ from datetime import datetime
 from harness.measure.latency import Protocol
 from harness.records.figures import ERROR
 from harness.records.records import RunSpec
-from harness.request import Request
+from harness.request.request import Request
 from harness.store.shards import Shard
 from harness.sweep.grid import Entry
 

@@ -12,7 +12,7 @@ from math import ceil
 
 from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, digest
-from harness.request import Request
+from harness.request.request import Request
 from harness.store.shards import Shard
 from harness.sweep.jobs import (
     BUSY,

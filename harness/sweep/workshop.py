@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.bench import Bench, Cell, Sources, open_bench
 from harness.models.loading import OpenModel
 from harness.records.errors import (
     CorruptLog,
@@ -27,7 +26,8 @@ from harness.records.errors import (
 from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Figures
 from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, Environment, RunSpec
-from harness.request import Request
+from harness.request.opening import Bench, Cell, Sources, open_bench
+from harness.request.request import Request
 from harness.runner import Story, check_feasible, environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents

@@ -1,0 +1,1 @@
+"""From words to something that can run: a request, its settings, and the opened model and benchmark."""
