@@ -16,9 +16,9 @@ from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
 from harness.flops.dims import dims_of
 from harness.flops.prefill import Cost
-from harness.measure.break_even import break_even
-from harness.measure.clock import StageClock, default_backend
-from harness.measure.latency import Protocol, measure_pairs
+from harness.latency.break_even import break_even
+from harness.latency.clock import StageClock, default_backend
+from harness.latency.protocol import Protocol, measure_pairs
 from harness.models.engine import Engine
 from harness.models.families.family import Inputs
 from harness.models.loading import open_model

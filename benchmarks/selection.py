@@ -39,7 +39,7 @@ import literal.divprune
 import literal.pact
 import literal.vispruner
 
-from harness.measure.machine import machine
+from harness.latency.machine import machine
 from harness.models.attention import Capture
 from harness.models.signals import read_signal
 from methods import aim, cdpruner, divprune, vispruner

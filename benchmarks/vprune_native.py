@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from harness.measure.machine import machine
+from harness.latency.machine import machine
 from methods.base import PRE_TOKENIZATION, Shape, Site, View
 from methods.random import Random
 from methods.vprune import VPrune, groups

@@ -65,7 +65,7 @@ def extras() -> Iterator[Finding]:
 
 def accelerator() -> Finding:
     """What computes here."""
-    from harness.measure.machine import machine
+    from harness.latency.machine import machine
 
     here = machine()
     gpus = [f"{gpu['name']} {gpu['memory_gib']} GiB" for gpu in here.hardware["gpus"]]
@@ -76,7 +76,7 @@ def accelerator() -> Finding:
 
 def nvml() -> Finding:
     """Whether the GPU's clocks, temperature, throttling and energy can be read."""
-    from harness.measure.machine import device_state
+    from harness.latency.machine import device_state
 
     state = device_state()
     found = "clocks, temperature, throttling and energy of a GPU"
@@ -89,7 +89,7 @@ def latency(seconds: float) -> Finding:
     """Equal arms, timed as every run is. Raises HarnessError where the embedded model cannot be opened."""
     import torch
 
-    from harness.selftest import self_test
+    from harness.latency.selftest import self_test
 
     current = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     trust = self_test(current.type if current is not None else "cpu", seconds)

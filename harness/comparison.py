@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.budget.spec import BudgetSpec
-from harness.latency_document import latency_document
+from harness.latency.figures import latency_document
 from harness.records.figures import Figures
 from harness.records.records import RunSpec
 from harness.stats import Interval, paired_difference

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from harness.accuracy import answer_all
 from harness.comparison import Comparison, compare
-from harness.fresh import time_in_fresh_process
-from harness.measure.latency import Protocol
-from harness.measure.machine import machine
+from harness.latency.machine import machine
+from harness.latency.protocol import Protocol
+from harness.latency.session import time_in_fresh_process, time_session
 from harness.records.errors import Interrupted, UndecodableImage
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
@@ -26,7 +26,6 @@ from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog, lock_log
 from harness.store.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
 from harness.tally import figures_of
-from harness.timing import time_session
 
 TURN_S = 5.0  # for a look at a log that others look at too
 

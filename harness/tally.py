@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from harness.budget.planning import misses_budget
-from harness.latency_figures import latency_figures
+from harness.latency.figures import latency_figures
 from harness.records.figures import FAILED_BUDGET, OK, Figures
 from harness.records.records import Record
 from harness.stats import accuracy_interval, ra_interval

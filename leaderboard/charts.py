@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
-from harness.measure.break_even import BreakEven
+from harness.latency.break_even import BreakEven
 from harness.report.gather import Line
 from leaderboard.palette import GREY, INK, NO, STAGE_COLOURS, YES, mark_of
 

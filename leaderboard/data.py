@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from harness.measure.break_even import BreakEven, break_even
+from harness.latency.break_even import BreakEven, break_even
 from harness.records.errors import UsageError
 from harness.records.figures import OK
 from harness.records.records import LatencyRow

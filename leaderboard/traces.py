@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.measure.profiles import Profile
-from harness.measure.traces import PROFILE
+from harness.latency.traces import PROFILE, Profile
 
 FOLDER = "traces"
 _BARS = {"llm": "llm_prefill"}  # range in a trace -> stage of a bar

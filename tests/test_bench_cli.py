@@ -13,12 +13,20 @@ from tiny_catalogue import tiny_entry, write_entry
 
 from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.spec import BudgetSpec
-from harness.latency_book import Book
-from harness.latency_rows import read_table, rows_of_session, session_of, summary_of
-from harness.latency_table import Cell, Outcome, Stage, grid
-from harness.measure.summary import summarise
+from harness.latency.statistics import summarise
+from harness.latency.table import (
+    Book,
+    Cell,
+    Outcome,
+    Stage,
+    grid,
+    published,
+    read_table,
+    rows_of_session,
+    session_of,
+    summary_of,
+)
 from harness.models import catalogue
-from harness.published_latency import published
 from harness.records.records import LatencyRow, ResourceRow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +38,8 @@ QUICK = ("bench", "--model", TINY, "--random-weights", "--image-size", "128", "-
 def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     write_entry(tmp_path, tiny_entry())
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
-    monkeypatch.setattr("harness.measure.latency.FEWEST_WARMUPS", 1)
-    monkeypatch.setattr("harness.measure.latency.MOST_WARMUPS", 1)
+    monkeypatch.setattr("harness.latency.protocol.FEWEST_WARMUPS", 1)
+    monkeypatch.setattr("harness.latency.protocol.MOST_WARMUPS", 1)
     return commands_in(tmp_path, monkeypatch, capsys)
 
 

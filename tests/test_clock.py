@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.measure.clock import (
+from harness.latency.clock import (
     DeviceEventBackend,
     PerfCounterBackend,
     StageClock,

@@ -12,9 +12,9 @@ from random import Random
 import pytest
 
 from harness.capabilities import EXTRAS, Extra, Finding, extras, latency, nvml
-from harness.measure.clock import PerfCounterBackend, StageClock
-from harness.measure.machine import DeviceState
-from harness.selftest import Trust, trust_of
+from harness.latency.clock import PerfCounterBackend, StageClock
+from harness.latency.machine import DeviceState
+from harness.latency.selftest import Trust, trust_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,7 +70,7 @@ def test_nvml_tells_what_it_reads(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert nvml().state == "missing" and "[gpu]" in nvml().advice
     state = DeviceState(1410, 2619, 41, 123.4, 0)
-    monkeypatch.setattr("harness.measure.machine.device_state", lambda: state)
+    monkeypatch.setattr("harness.latency.machine.device_state", lambda: state)
     assert nvml().state == "works" and "1410 MHz, 41 °C" in nvml().found
 
 

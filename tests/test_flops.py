@@ -12,7 +12,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from harness.budget.spec import solve_flops_ratio
 from harness.flops.prefill import ModelDims, dims_of, planned_realised, prefill_flops, unpruned_realised
-from harness.measure.memory import kv_cache_bytes, peak_memory
+from harness.latency.resources import kv_cache_bytes, peak_memory
 from harness.records.records import PromptText, Realised
 from methods.base import (
     IN_LLM,

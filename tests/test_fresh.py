@@ -5,8 +5,8 @@ import os
 import pytest
 
 from harness.budget.spec import BudgetSpec
-from harness.fresh import time_in_fresh_process
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
+from harness.latency.session import time_in_fresh_process
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.records import LatencyRow
 from harness.request.request import Request

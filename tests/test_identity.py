@@ -22,7 +22,7 @@ from harness.records.provenance import (
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy in miniature: two modules that matter, two that do not, a method."""
-    for name in ("methods/base.py", "harness/models/engine.py", "harness/measure/clock.py", "harness/cli/app.py"):
+    for name in ("methods/base.py", "harness/models/engine.py", "harness/latency/clock.py", "harness/cli/app.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"a = 1\nb = 2\n")
@@ -59,7 +59,7 @@ def test_a_new_module_and_a_renamed_one_change_it(checkout):
 
 def test_timing_command_line_other_methods_place_and_line_endings_do_not(checkout):
     before = code_hash(checkout / "methods" / "mine.py", checkout)
-    (checkout / "harness/measure/clock.py").write_bytes(b"changed")
+    (checkout / "harness/latency/clock.py").write_bytes(b"changed")
     (checkout / "harness/cli/app.py").write_bytes(b"changed")
     (checkout / "methods/other.py").write_bytes(b"new")
     (checkout / "methods/base.py").write_bytes(b"a = 1\r\nb = 2\r\n")

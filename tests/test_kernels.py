@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny import processed, qwen3_vl
 
-from harness.measure.kernels import KernelWatch, attention_calls
+from harness.latency.resources import KernelWatch, attention_calls
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
 from methods.base import Plan

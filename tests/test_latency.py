@@ -15,10 +15,11 @@ from random import Random
 
 import pytest
 
-from harness.measure import latency
-from harness.measure.clock import PerfCounterBackend, StageClock
-from harness.measure.intervals import half_width_of_medians, median_standard_error, quantile
-from harness.measure.latency import (
+from harness.latency import protocol as latency
+from harness.latency.clock import PerfCounterBackend, StageClock
+from harness.latency.machine import DeviceState
+from harness.latency.pairs import half_width_of_medians, median_standard_error, quantile
+from harness.latency.protocol import (
     DeviceRow,
     LatencySummary,
     Protocol,
@@ -29,7 +30,6 @@ from harness.measure.latency import (
     preprocess_rows,
     summarise,
 )
-from harness.measure.machine import DeviceState
 from harness.records.records import LatencyRow
 
 
@@ -475,7 +475,7 @@ def test_a_session_covers_its_own_truth(shapes: int, pairs: int):
 
 def test_a_summary_needs_no_torch():
     """The board and the store read rows without it."""
-    code = "import sys, harness.latency_figures, harness.measure.break_even; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.latency.figures, harness.latency.break_even; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

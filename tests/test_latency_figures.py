@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from logged_runs import HERE, SPEC, record
 
-from harness.latency_figures import latency_figures
-from harness.measure.doubts import reasons_for_doubt, was_throttled
-from harness.measure.roofline import work_rows
+from harness.latency.figures import latency_figures
+from harness.latency.roofline import work_rows
+from harness.latency.statistics import reasons_for_doubt, was_throttled
 from harness.records.figures import OK, Figures
 from harness.records.records import LatencyRow, ResourceRow
 from harness.store.database import Store

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.measure import machine as module
-from harness.measure.machine import DeviceState, cpu_model, device_reader, device_state, energy_reader, machine
+from harness.latency import machine as module
+from harness.latency.machine import DeviceState, cpu_model, device_reader, device_state, energy_reader, machine
 from harness.records.records import digest
 
 

@@ -7,7 +7,7 @@ import torch
 from tiny import processed, qwen3_vl
 
 from harness.flops.dims import dims_of
-from harness.measure.memory import kv_cache_bytes
+from harness.latency.resources import kv_cache_bytes
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL

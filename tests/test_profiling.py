@@ -19,8 +19,8 @@ import pytest
 import torch
 from commands import Command, commands_over
 
-from harness.measure.clock import PerfCounterBackend, StageClock
-from harness.measure.profile import profile_arms
+from harness.latency.clock import PerfCounterBackend, StageClock
+from harness.latency.profiler import profile_arms
 
 PATIENCE_S = 60
 

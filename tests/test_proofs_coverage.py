@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from harness.measure.summary import summarise
+from harness.latency.statistics import summarise
 from harness.records.records import LatencyRow
 from harness.stats import Interval, accuracy_interval, mcnemar, paired_difference, ra_interval, ra_macro
 

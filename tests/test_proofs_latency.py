@@ -18,13 +18,13 @@ import torch
 import methods
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetSpec
-from harness.measure.clock import PerfCounterBackend, StageClock
-from harness.measure.latency import Protocol, Run, measure_pairs, summarise
-from harness.measure.profiles import read_profile
-from harness.measure.summary import LatencySummary
+from harness.latency.clock import PerfCounterBackend, StageClock
+from harness.latency.profiler import profile_request, sources_opened_once
+from harness.latency.protocol import Protocol, Run, measure_pairs, summarise
+from harness.latency.statistics import LatencySummary
+from harness.latency.traces import read_profile
 from harness.models.engine import Engine, Inputs
 from harness.models.loading import OpenModel
-from harness.profiling import profile_request, sources_opened_once
 from harness.request.request import Request
 from methods.base import INTERFACE, Budget, Plan, Pruner, Selection, Shape, Signal, Site, View
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measure.rates import joules_per_prefill, prefills_per_s
+from harness.latency.resources import joules_per_prefill, prefills_per_s
 
 
 class Work:

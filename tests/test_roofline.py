@@ -7,10 +7,20 @@ from tiny import qwen3_vl
 
 from harness.flops.dims import ModelDims, dims_of
 from harness.flops.prefill import prefill_flops
-from harness.measure.break_even import break_even, visual_tokens
-from harness.measure.peaks import Peaks, best_seconds, device_name, measured_peaks, vendor_peaks
-from harness.measure.roofline import floors_ms, limit_rows, roofline, stage_weights, work_rows
-from harness.measure.summary import summarise
+from harness.latency.break_even import break_even, visual_tokens
+from harness.latency.roofline import (
+    Peaks,
+    best_seconds,
+    device_name,
+    floors_ms,
+    limit_rows,
+    measured_peaks,
+    roofline,
+    stage_weights,
+    vendor_peaks,
+    work_rows,
+)
+from harness.latency.statistics import summarise
 from harness.records.records import LatencyRow, Realised, ResourceRow
 
 LLAVA_7B = ModelDims(

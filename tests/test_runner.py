@@ -14,7 +14,7 @@ import pytest
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.comparison import Comparison, document
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
 from harness.records.figures import FAILED_BUDGET, OK, PARTIAL

@@ -15,7 +15,7 @@ from logged_runs import HERE, SPEC
 from PIL import Image
 
 from harness.authoring import Scaffold, write
-from harness.measure.machine import machine
+from harness.latency.machine import machine
 from harness.models.loading import open_model
 from harness.records.errors import CorruptCheckpoint, HarnessError, UndecodableImage
 from harness.records.figures import ERROR, Figures

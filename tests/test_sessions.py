@@ -11,7 +11,7 @@ import pytest
 from harness import runner
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from sweeps import Notes, entries, statuses, sweep, tiny_benchmark
 
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import DiskFull
 from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED

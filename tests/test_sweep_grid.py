@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.records.errors import UnknownBenchmark, UnknownModel, UsageError
 from harness.sweep.grid import Entry, GridWords, entries_of, read_grid
 from methods import names

@@ -9,7 +9,7 @@ import pytest
 from logged_runs import spec
 
 from harness.budget.spec import BudgetSpec
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.records.figures import ERROR, INFEASIBLE, OK
 from harness.request.request import Request
 from harness.sweep.grid import Entry

@@ -8,14 +8,14 @@ import pytest
 
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
-from harness.measure.latency import Protocol, summarise
-from harness.measure.roofline import roofline
+from harness.latency.protocol import Protocol, summarise
+from harness.latency.roofline import roofline
+from harness.latency.session import QUICK_PAIRS, cases_of, protocol_for, spread, time_session
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow, ResourceRow, Sample
 from harness.request.opening import Sources, Subject, open_bench
 from harness.request.request import Request
-from harness.timing import QUICK_PAIRS, cases_of, protocol_for, spread, time_session
 
 
 def sample(name: str) -> Sample:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.measure.clock import PerfCounterBackend, StageClock
-from harness.measure.profile import CYCLES, TIMED, TRACED, profile_arms
-from harness.measure.traces import Event, StageTime, read_events, stage_tables, top_operators
+from harness.latency.clock import PerfCounterBackend, StageClock
+from harness.latency.profiler import CYCLES, TIMED, TRACED, profile_arms
+from harness.latency.traces import Event, StageTime, read_events, stage_tables, top_operators
 
 HOST = (1, 1)
 

@@ -18,7 +18,7 @@ from harness.records.errors import Interrupted, UsageError
 from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
-    from harness.latency_book import Book
+    from harness.latency.table import Book
 
 GPU = "gpu"
 _PRESETS = {
@@ -99,9 +99,9 @@ def bench(
         raise UsageError("--revision is of published weights; leave it out with --random-weights")
     models = revised(split(asked.model), revision)
     from harness.cli.method_errors import method_errors
-    from harness.latency_book import Book
-    from harness.latency_table import Stage, grid, measure
-    from harness.measure.latency import Protocol
+    from harness.latency.protocol import Protocol
+    from harness.latency.table import Book, Stage, grid
+    from harness.latency.table_run import measure
     from harness.models.quiet import quiet_transformers
 
     quiet_transformers()

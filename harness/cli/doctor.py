@@ -17,8 +17,8 @@ def doctor(no_timing: options.NoTiming = False, store: options.Store = None, jso
     from harness.capabilities import AMISS
     from harness.cli.stores import open_store
     from harness.doctor import examine
+    from harness.latency.selftest import SECONDS
     from harness.models.quiet import quiet_transformers
-    from harness.selftest import SECONDS
 
     quiet_transformers()
     if not no_timing:

@@ -28,7 +28,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show the time of each stage and the operators that took most, per prefill."""
-    from harness.measure.profiles import read_profile
+    from harness.latency.traces import read_profile
 
     found = read_profile(folder, top)
     if json:

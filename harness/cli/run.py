@@ -70,12 +70,12 @@ def run(
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
     from harness.cli.suite_telling import print_suite
+    from harness.latency.profiler import profile_request, sources_opened_once
+    from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers
-    from harness.profiling import profile_request, sources_opened_once
     from harness.request.request import Request
     from harness.runner import run as run_request
     from harness.suite import requests_of, run_suite
-    from harness.timing import protocol_for
 
     preset = find_suite(suite) if suite is not None else None
     quiet_transformers()

@@ -101,8 +101,8 @@ def _check_engine(engine: str, address: str | None) -> None:
 def _cells(grid: Path | None, flags: Mapping[str, Any], revision: str | None) -> tuple[list[Entry], str]:
     """The cells of a grid file under the flags that are not None, and the device that they run on."""
     from harness.cli.method_errors import method_errors
+    from harness.latency.session import protocol_for
     from harness.sweep.grid import GridWords, entries_of, read_grid
-    from harness.timing import protocol_for
 
     with method_errors():
         given = {key: value for key, value in flags.items() if value is not None}

@@ -36,8 +36,8 @@ def verify(
     """
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
+    from harness.latency.profiler import sources_opened_once
     from harness.models.quiet import quiet_transformers
-    from harness.profiling import sources_opened_once
     from harness.submissions.verifying import claims_of, repeat, write_verification
 
     claims = claims_of(submission)

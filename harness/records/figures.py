@@ -50,7 +50,7 @@ class Figures:
     indicative_because says why. host_bound: the host, not the device, set the pace; throttled: the device held itself
     back. aa_ratio: second / first of the A/A control pairs, its interval should hold 1. latency_interval: "sessions",
     or "within-session", which is never ranked. *_attention: stage -> kernels that ran, with their calls.
-    roofline_*, lr_efficiency, select_tax, late_ceiling_lr: harness/measure/roofline.py defines them.
+    roofline_*, lr_efficiency, select_tax, late_ceiling_lr: harness/latency/roofline.py defines them.
     *_peak_bytes: allocated on the accelerator; *_kv_cache_bytes: left by the prefill; *_prefills_per_s: batch size ->
     rate, None where throughput_note says why not; *_joules: the device's energy for a prefill.
     inference_time_s: wall time of the accuracy pass. recall_of_target: mean share of the target's units that survived.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.budget.spec import BudgetSpec
-from harness.measure.machine import machine
+from harness.latency.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher
 from harness.records.provenance import current_code, git_state

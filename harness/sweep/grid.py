@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.models.loading import DTYPES, resolve
 from harness.records.errors import UsageError, nearest
 from harness.records.records import FULL, RANDOM

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.measure.latency import Protocol
+from harness.latency.protocol import Protocol
 from harness.records.figures import ERROR
 from harness.records.records import RunSpec
 from harness.request.request import Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.measure.profiles import Profile, read_profile
+from harness.latency.traces import Profile, read_profile
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard.data import Board

@@ -16,12 +16,26 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.records.errors import UsageError
+
 PREFILL, PROFILE = "prefill", "profile.json"
+
+
 STAGES = ("vit", "projector", "select", "llm")
+
+
 RESIDUAL, TOTAL = "residual", "total"
+
+
 VISION, LANGUAGE = "vision", "language"
+
+
 _TOWER_OF = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
+
+
 _HOST_RANGE, _DEVICE_RANGE = "user_annotation", "gpu_user_annotation"
+
+
 _HOST_OPERATORS, _DEVICE_OPERATORS = ("cpu_op",), ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -214,3 +228,30 @@ def _count(inner: _Open, outer: _Open, spent: _Spent) -> None:
     spent.calls[stage, event.name] += 1
     if not outer.is_range:
         spent.operators_us[outer.stage, outer.event.name] -= event.duration_us
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a folder of traces says. title, shape_key: of the run and sample; stages, operators: arm -> rows."""
+
+    title: str
+    shape_key: str
+    stages: Mapping[str, list[StageTime]]
+    operators: Mapping[str, list[OperatorTime]]
+
+
+def read_profile(folder: Path, top: int) -> Profile:
+    """The traces of both arms, and the `top` operators of each. Raises UsageError where a file is missing or torn."""
+    if not (folder / PROFILE).is_file():
+        raise UsageError(f"no profile in {folder}; make one with: harness run --method NAME --profile {folder}")
+    try:
+        facts = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+        arms = {
+            arm: [event for name in names for event in read_events(folder / arm / Path(name).name)]
+            for arm, names in facts["traces"].items()
+        }
+        stages = stage_tables(arms, facts["measured_ms"])
+        operators = {arm: top_operators(events, top) for arm, events in arms.items()}
+        return Profile(str(facts["title"]), str(facts["shape_key"]), stages, operators)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise UsageError(f"the profile in {folder} cannot be read ({problem}); make it again") from problem

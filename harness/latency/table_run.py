@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
@@ -18,92 +17,28 @@ from typing import Any
 
 import torch
 
-from harness.benchmarks.synthetic import Scene, benchmark_of
+from harness.benchmarks.synthetic import benchmark_of
 from harness.budget.planning import FALL_SHORT, Planner
-from harness.budget.spec import BudgetSpec, matches
+from harness.budget.spec import matches
 from harness.flops.dims import dims_of
 from harness.flops.prefill import Cost
-from harness.latency_rows import session_of
-from harness.measure.doubts import PUBLISHED_PAIRS
-from harness.measure.latency import Protocol
-from harness.models import catalogue
+from harness.latency.protocol import Protocol
+from harness.latency.session import arms_of, cases_of, time_session
+from harness.latency.statistics import PUBLISHED_PAIRS
+from harness.latency.table import Cell, Outcome, session_of
 from harness.models.clock import Untimed
-from harness.models.loading import OpenModel, adapter_file, open_model
+from harness.models.loading import OpenModel, adapter_file
 from harness.models.processors import TEXT
-from harness.models.random_weights import open_random
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
-from harness.records.provenance import current_code
-from harness.records.records import digest
 from harness.request.opening import Answering, Subject
-from harness.timing import arms_of, cases_of, time_session
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
 UNTIMED_PREFILLS = 3  # of a session beside its pairs: the method's first, then one of each arm that is watched
+
+
 Stop = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a process opens once: a model with one attention."""
-
-    model: str
-    random_weights: bool
-    dtype: str
-    device: str
-    attention: str
-    image_backend: str = "pil"
-
-    def open(self) -> OpenModel:
-        """Raises what opening raises."""
-        words = {key: getattr(self, key) for key in ("dtype", "device", "attention", "image_backend")}
-        if self.random_weights:
-            return open_random(catalogue.named(self.model), **words)
-        return open_model(self.model, **words)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row to be: a method at a budget on a scene."""
-
-    stage: Stage
-    scene: Scene
-    method: str  # NAME, NAME:PRESET or a path
-    budget: BudgetSpec
-
-    def identity(self, machine_id: str) -> dict[str, Any]:
-        """What tells this cell's rows from others: plain JSON, the code and the machine in it."""
-        words = {**asdict(self.stage), **asdict(self.scene), "method": self.method, "budget": str(self.budget)}
-        return {**words, "machine_id": machine_id, "code": current_code(self.method.partition(":")[0]) or ""}
-
-    def key(self, machine_id: str) -> str:
-        return digest(self.identity(machine_id))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one cell in one session. session: its columns; facts: of the cell, None where it did not run."""
-
-    cell: Cell
-    status: str
-    message: str
-    facts: dict[str, Any]
-    session: dict[str, Any] | None = None
-
-
-def grid(
-    stages: Iterable[Stage], scenes: Sequence[Scene], methods: Sequence[str], budgets: Sequence[BudgetSpec]
-) -> list[Cell]:
-    """Every cell, those of one stage together. No pruning needs one budget only."""
-    whole = BudgetSpec("layer_average", 1.0)
-    return [
-        Cell(stage, scene, method, budget)
-        for stage in stages
-        for scene in scenes
-        for method in methods
-        for budget in ([whole] if method == "full" else budgets)
-    ]
 
 
 def measure(

@@ -20,12 +20,15 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from harness.measure.clock import TOTAL, StageClock
-from harness.measure.doubts import PUBLISHED_PAIRS, PUBLISHED_SESSIONS
-from harness.measure.machine import DeviceState, device_reader
-from harness.measure.repetitions import PREPROCESS, WALL
-from harness.measure.summary import LatencySummary, summarise
-from harness.records.records import LatencyRow, ResourceRow
+from harness.latency.clock import TOTAL, StageClock
+from harness.latency.machine import DeviceState, device_reader
+from harness.latency.pairs import PREPROCESS, WALL
+from harness.latency.statistics import PUBLISHED_PAIRS, PUBLISHED_SESSIONS, LatencySummary, summarise
+from harness.models.clock import Clock
+from harness.models.engine import Prefill
+from harness.models.families.family import Inputs
+from harness.records.records import LatencyRow, ResourceRow, Sample
+from methods.base import Plan
 
 __all__ = [
     "DeviceRow",
@@ -37,12 +40,24 @@ __all__ = [
     "summarise",
 ]
 
+
 FEWEST_PAIRS = 5  # of a shape, however little time there is
+
+
 CONTROL_EVERY, FIRST_CONTROL = 10, 4  # pairs 4, 14, 24, ... are controls: one falls even into the shortest session
+
+
 SETTLED_WINDOW, SETTLED_TOLERANCE = 5, 0.02
+
+
 FEWEST_WARMUPS, MOST_WARMUPS = 5, 50
+
+
 WARMUP_SHARE = 1 / 8  # of a shape's time, for each arm, where a time is given
+
+
 PREPROCESS_REPETITIONS = 5
+
 
 Run = Callable[[StageClock], Any]
 
@@ -273,3 +288,16 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+Arm = Callable[[Clock], Prefill]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One timed sample, ready on the device."""
+
+    sample: Sample
+    inputs: Inputs
+    plan: Plan
+    full: Plan

@@ -10,16 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule, tensorboard_trace_handler
 
-from harness.measure.clock import StageClock
-from harness.measure.traces import PREFILL, PROFILE
+from harness.latency.clock import StageClock, default_backend
+from harness.latency.machine import machine
+from harness.latency.session import arms_of, cases_of
+from harness.latency.traces import PREFILL, PROFILE
+from harness.models.loading import open_model
+from harness.request.opening import Sources, open_bench
+from harness.request.request import Request
 
 CYCLES, TIMED, TRACED = 8, 3, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
+
+
 _RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
 
 
@@ -85,3 +93,23 @@ def _ranged(run: Callable[[Any], Any]) -> None:
         run(RangeClock())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+
+
+ARMS = ("base", "pruned")
+
+
+def sources_opened_once() -> Sources:
+    """Sources that keep a model open for whoever asks for it again: a run, then its profile."""
+    return Sources(model=cache(open_model))
+
+
+def profile_request(request: Request, folder: Path, sources: Sources | None = None) -> None:
+    """Trace both arms of a request into a folder. Raises what opening and planning raise."""
+    bench = open_bench(request, sources)
+    cell = bench.cell(request)
+    subject = bench.subject(cell)
+    cases = cases_of(subject)
+    key = max(cases, key=lambda one: cases[one].inputs.shape.n + cases[one].inputs.text_tokens)
+    facts = {"run_id": cell.spec.run_id, "title": cell.title, "shape_key": key, "machine_id": machine().id}
+    arms = dict(zip(ARMS, arms_of(subject, cases)[key], strict=True))
+    profile_arms(arms, folder, StageClock(default_backend(subject.answering.model.device)), facts)

@@ -7,23 +7,25 @@ clocks) is part of what an interval must cover.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.measure.clock import StageClock, default_backend
-from harness.measure.latency import DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
+from harness.latency.clock import StageClock, default_backend
+from harness.latency.protocol import Arm, Case, DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
+from harness.latency.resources import resource_rows
 from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill
-from harness.models.families.family import Inputs
-from harness.records.errors import Interrupted, UndecodableImage
+from harness.records.errors import HarnessError, Interrupted, UndecodableImage
 from harness.records.progress import Stop
 from harness.records.records import LatencyRow, ResourceRow, Sample
-from harness.request.opening import Subject, sample_seed
-from harness.resources import resource_rows
+from harness.request.opening import Subject, open_bench, sample_seed
+from harness.request.request import Request
 from methods.base import Plan
 
 SAMPLES = 16  # timed
@@ -33,19 +35,6 @@ QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whi
 
 
 Row = LatencyRow | ResourceRow
-
-
-Arm = Callable[[Clock], Prefill]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One timed sample, ready on the device."""
-
-    sample: Sample
-    inputs: Inputs
-    plan: Plan
-    full: Plan
 
 
 def protocol_for(device: str, pairs: int | None, sessions: int | None, minutes: float | None) -> Protocol:
@@ -129,3 +118,34 @@ def _seed(subject: Subject, case: Case) -> int:
 def _preparing(subject: Subject, case: Case) -> Callable[[], Any]:
     benchmark, model = subject.answering.benchmark, subject.answering.model
     return lambda: model.prepare(benchmark.load_images(case.sample), benchmark.prompt(case.sample))
+
+
+POLL_SECONDS = 0.2
+
+
+def time_in_fresh_process(request: Request, protocol: Protocol, stop: Stop) -> list[Row]:
+    """The rows of one session. Raises Interrupted when told to stop, HarnessError when the process fails."""
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe(duplex=False)
+    process = spawning.Process(target=_session, args=(theirs, request, protocol), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while not ours.poll(POLL_SECONDS):
+            if stop():
+                raise Interrupted("stopped while timing; every answer is kept")
+        return ours.recv()
+    except EOFError:
+        process.join()
+        raise HarnessError(
+            f"a timing session ended with code {process.exitcode} and no result; run the same command again"
+        ) from None
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _session(connection: Connection, request: Request, protocol: Protocol) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    bench = open_bench(request)
+    connection.send(time_session(bench.subject(bench.cell(request)), protocol, lambda: False))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.benchmarks import open_benchmark
-from harness.measure.clock import StageClock, default_backend
-from harness.measure.latency import Protocol, Run, measure_pairs
-from harness.measure.summary import LatencySummary, summarise
+from harness.latency.clock import StageClock, default_backend
+from harness.latency.protocol import Protocol, Run, measure_pairs
+from harness.latency.statistics import LatencySummary, summarise
 from harness.models.engine import Engine
 from harness.models.families.family import Inputs
 from harness.models.loading import open_model

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from harness.measure.clock import TOTAL
+from harness.latency.clock import TOTAL
 from harness.records.records import LatencyRow
 
 

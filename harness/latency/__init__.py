@@ -1,0 +1,1 @@
+"""Latency of a prefill by stage: clock, protocol, pairs, statistics, resources and limits."""
