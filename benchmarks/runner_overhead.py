@@ -20,13 +20,13 @@ from statistics import median
 
 import torch
 
-from harness.accuracy import answer_all
 from harness.budget.spec import BudgetSpec
 from harness.models.quiet import quiet_transformers
 from harness.records.records import Sample
 from harness.request.opening import Answering, Bench, Cell, open_bench, sample_seed
 from harness.request.request import Request
-from harness.runner import Story, environment
+from harness.run.accuracy import answer_all
+from harness.run.runner import Story, environment
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
 from methods.base import Plan

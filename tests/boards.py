@@ -44,9 +44,9 @@ def page_store(folder: Path) -> Path:
     from logged_runs import HERE, record
 
     from harness.reference.suite import load_questions
+    from harness.run.figures import figures_of
     from harness.store.log_reader import read_log
     from harness.store.log_writer import RunLog
-    from harness.tally import figures_of
 
     questions = [question for question in load_questions() if question.quick][:QUESTIONS]
     store = new_store(folder)

@@ -19,6 +19,7 @@ from harness.benchmarks.base import Benchmark
 from harness.benchmarks.embedded import open_suite
 from harness.records.provenance import current_code, sample_ids_hash
 from harness.records.records import Environment, Record, RunSpec, digest
+from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from harness.store.log_writer import RunLog
@@ -27,7 +28,6 @@ from harness.submissions.parquet import stream_runs, write_rows
 from harness.submissions.rows import rows_hash
 from harness.submissions.strict import canonical
 from harness.submissions.writing import Written, write
-from harness.tally import figures_of
 
 HARDWARE = {"cpu": "two cores", "architecture": "x86_64", "cores": 2, "memory_gib": 8, "gpus": []}
 SOFTWARE = {"os": "Linux 6", "python": "3.11.7", "torch": "2.13.0", "torch_cuda": None}

@@ -11,10 +11,10 @@ from logged_runs import HERE, record, spec
 
 from harness.records.figures import Figures
 from harness.records.records import Record, RunSpec
+from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from harness.store.log_writer import RunLog
-from harness.tally import figures_of
 
 FULL = {"method": "full", "settings": {}, "budget_value": 1.0}
 

@@ -12,11 +12,10 @@ from PIL import Image
 from harness.benchmarks import names
 from harness.benchmarks.suites import SUITES, find_suite
 from harness.budget.spec import BudgetSpec
-from harness.hard import hard_ids, judge
 from harness.records.errors import UsageError
 from harness.records.records import Record
 from harness.request.request import Request
-from harness.suite import requests_of
+from harness.run.suite import hard_ids, judge, requests_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ASKED = Request("divprune", BudgetSpec.parse("50%"))

@@ -15,14 +15,14 @@ from harness.bridge.messages import stopped, turn_of
 from harness.bridge.outcome import Outcome, outcome_of
 from harness.bridge.said import Said, cluster_of
 from harness.bridge.tasks import rows_hash
-from harness.comparison import compare
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.records import Environment, Record, RunSpec
+from harness.run.comparison import compare
+from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog
-from harness.tally import figures_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -124,7 +124,7 @@ def test_a_device_without_enough_memory_exits_3(harness: Command, monkeypatch: p
     def too_large(*arguments: object, **settings: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("harness.runner.run", too_large)
+    monkeypatch.setattr("harness.run.runner.run", too_large)
     said = harness("run", "--method", "grid", *QUICK)
     assert said.code == 3 and "ran out of memory; try --dtype bfloat16" in said.complaint
 

@@ -13,7 +13,6 @@ import pytest
 
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
-from harness.comparison import Comparison, document
 from harness.latency.protocol import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
@@ -21,7 +20,8 @@ from harness.records.figures import FAILED_BUDGET, OK, PARTIAL
 from harness.records.records import Record
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
-from harness.runner import run
+from harness.run.comparison import Comparison, document
+from harness.run.runner import run
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from harness.store.log_writer import RunLog

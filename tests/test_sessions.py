@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness import runner
 from harness.benchmarks.embedded import open_suite
 from harness.budget.spec import BudgetSpec
 from harness.latency.protocol import Protocol
@@ -17,6 +16,7 @@ from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow
 from harness.request.opening import Sources
 from harness.request.request import Request
+from harness.run import runner
 from harness.store.database import Store
 
 FIVE = Protocol(pairs=2, warmup=1, sessions=5)

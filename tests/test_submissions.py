@@ -13,13 +13,13 @@ import pytest
 from commands import Command, commands_over
 from hand_submissions import GIT, Template, answered, forge, here, prepared, put, spec_of, submit
 
-from harness import runner
 from harness.benchmarks.base import Benchmark
 from harness.latency import profiler as profiling
 from harness.models.loading import OpenModel
 from harness.records.figures import Figures
 from harness.records.provenance import GitState
 from harness.records.records import RunSpec
+from harness.run import runner
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
 from harness.submissions import SAMPLE_COLUMNS, read

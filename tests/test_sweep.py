@@ -78,7 +78,7 @@ def test_every_run_is_told_against_the_one_without_pruning(store: Store, sources
 
 
 def test_a_sweep_and_a_run_share_their_runs(store: Store, sources: Sources):
-    from harness.runner import run
+    from harness.run.runner import run
 
     (cell,) = [one for one in entries(methods=("divprune",)) if one.request.method == "divprune"]
     comparison = run(cell.request, store, LooksAway(), sources=sources)

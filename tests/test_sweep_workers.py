@@ -147,7 +147,7 @@ def test_shards_that_were_left_are_found_whatever_the_next_sweep_shares(
 
 
 def test_a_run_alone_takes_in_what_shards_left(store: Store, suite_folder: Path, whole: Store):
-    from harness.runner import run
+    from harness.run.runner import run
 
     cells, sources = entries(**SHARED), tiny_sources(suite_folder)
     sweep(cells, store, sources, Notes(interrupt_after=6), shard_samples=4)

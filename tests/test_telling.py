@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli.telling import at_budget, by_layer, columns_of, print_comparison, rows_of, tell_next
-from harness.comparison import Comparison, Summary
 from harness.records.figures import OK, Figures
 from harness.records.records import RunSpec
+from harness.run.comparison import Comparison, Summary
 from harness.stats import Interval
 
 LR = {"latency_clock": "perf_counter_ns", "lr": -0.1, "lr_low": -0.2, "lr_high": 0.01, "indicative": True}

@@ -21,10 +21,10 @@ from commands import Command, commands_over
 from PIL import Image
 from typer.main import get_command
 
-from harness import runner
 from harness.cli import app, stores
 from harness.cli.examples import EXAMPLES
 from harness.records.provenance import GitState
+from harness.run import runner
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(\S*) ?(\S*)\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), flags=re.S | re.M)

@@ -19,7 +19,6 @@ from harness.bridge.installed import VERSION
 from harness.bridge.ours import Answer, Answering
 from harness.bridge.outcome import outcome_of
 from harness.bridge.tasks import Task
-from harness.comparison import Comparison, compare
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK
@@ -27,11 +26,12 @@ from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, RANDOM, Environment
 from harness.request.opening import Cell
 from harness.request.request import Request
-from harness.runner import environment
+from harness.run.comparison import Comparison, compare
+from harness.run.figures import figures_of
+from harness.run.runner import environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog
-from harness.tally import figures_of
 from methods import build
 
 

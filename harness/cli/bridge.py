@@ -22,8 +22,8 @@ from harness.request.settings import check_attention, check_image_backend, devic
 
 if TYPE_CHECKING:
     from harness.bridge.conduct import Bridge
-    from harness.comparison import Comparison
     from harness.request.request import Request
+    from harness.run.comparison import Comparison
 
 app = typer.Typer(help="Other tools' tasks under our pruners.", no_args_is_help=True)
 
@@ -74,10 +74,10 @@ def lmms(
     check_installed()
     _quiet_lmms()
     from harness.cli.method_errors import method_errors
-    from harness.comparison import document
     from harness.models.quiet import quiet_transformers
     from harness.request.request import Request
     from harness.request.settings import parse_settings
+    from harness.run.comparison import document
     from methods import get
 
     quiet_transformers()

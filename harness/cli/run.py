@@ -22,7 +22,7 @@ from harness.records.figures import FAILED_BUDGET
 from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
-    from harness.comparison import Comparison
+    from harness.run.comparison import Comparison
 
 
 def run(
@@ -65,7 +65,6 @@ def run(
     if profile is not None:
         quiet_profiler()
     from harness.benchmarks.suites import find_suite
-    from harness.blind import run_blind
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
@@ -74,8 +73,9 @@ def run(
     from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers
     from harness.request.request import Request
-    from harness.runner import run as run_request
-    from harness.suite import requests_of, run_suite
+    from harness.run.blind import run_blind
+    from harness.run.runner import run as run_request
+    from harness.run.suite import requests_of, run_suite
 
     preset = find_suite(suite) if suite is not None else None
     quiet_transformers()
@@ -130,7 +130,7 @@ def _typed(method: str, words: list[str] | None) -> Mapping[str, Any]:
 def _tell(comparison: Comparison, store: Path, profile: Path | None, json: bool) -> None:
     """Print what a run found and what to type next; leave with 1 if it missed its budget."""
     from harness.cli.telling import print_comparison, tell_next
-    from harness.comparison import document
+    from harness.run.comparison import document
 
     if json:
         print_json(document(comparison))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from harness.benchmarks.suites import Suite
 from harness.cli.printing import print_json, print_rows, tell
-from harness.hard import NOTE
 from harness.records.figures import FAILED_BUDGET
-from harness.suite import Cell, hard_rows, suite_document, summary
+from harness.run.suite import NOTE, Cell, hard_rows, suite_document, summary
 
 
 def print_suite(suite: Suite, cells: list[Cell], json: bool) -> bool:

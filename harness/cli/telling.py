@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.cli.printing import tell
-from harness.comparison import Comparison, Summary
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.records import BLIND, FULL
+from harness.run.comparison import Comparison, Summary
 
 
 def print_comparison(comparison: Comparison) -> None:

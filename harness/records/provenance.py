@@ -29,7 +29,7 @@ ANSWER_MODULES = (
     "harness/models/*.py",
     "harness/benchmarks/*.py",
     "harness/benchmarks/scoring/*.py",
-    "harness/accuracy.py",
+    "harness/run/accuracy.py",
     "harness/budget/planning.py",
     "harness/budget/spec.py",
     "harness/records/records.py",

@@ -1,6 +1,6 @@
 """What one submitted run claims, against its own rows: hashes, bounds, budgets, and every figure counted again.
 
-The figures are counted by the code that counts them for a run (harness/tally.py), from the rows alone.
+The figures are counted by the code that counts them for a run (harness/run/figures.py), from the rows alone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.provenance import sample_ids_hash
 from harness.records.records import FULL, RANDOM, Record, RunSpec, digest
+from harness.run.figures import figures_of
 from harness.stats import paired_difference
 from harness.store.log_reader import RunContents
 from harness.submissions.bounds import PRIVATE, Document, Rows
 from harness.submissions.rows import records_of
-from harness.tally import figures_of
 from methods import names
 
 TOLERANCE = 1e-6  # of a figure counted again, absolute below 1 and relative above

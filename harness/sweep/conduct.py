@@ -10,7 +10,7 @@ from typing import Protocol
 
 from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.progress import Stop
-from harness.runner import environment
+from harness.run.runner import environment
 from harness.store.database import Store
 from harness.sweep.crew import Crew, Listener
 from harness.sweep.grid import Entry

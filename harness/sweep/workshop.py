@@ -28,7 +28,7 @@ from harness.records.progress import Stop, Watcher
 from harness.records.records import FULL, Environment, RunSpec
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
-from harness.runner import Story, check_feasible, environment
+from harness.run.runner import Story, check_feasible, environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents
 from harness.store.log_writer import RunLog

@@ -11,18 +11,18 @@ from dataclasses import replace
 
 import torch
 
-from harness.comparison import Comparison, compare
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import BLIND, FULL, Record, RunSpec, Sample
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
-from harness.runner import Story, environment
+from harness.run.comparison import Comparison, compare
+from harness.run.figures import figures_of
+from harness.run.runner import Story, environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog
-from harness.tally import figures_of
 
 
 def run_blind(

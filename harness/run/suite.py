@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,15 +11,65 @@ from typing import Any
 
 from harness.benchmarks.suites import Suite
 from harness.budget.spec import BudgetSpec
-from harness.comparison import Comparison, document
-from harness.hard import NOTE, Hard, judge
 from harness.records.records import Record
 from harness.request.opening import Sources, open_named
 from harness.request.request import Request
+from harness.run.comparison import Comparison, document
+from harness.stats import Interval, accuracy_interval
 from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible
 
+RIGHT = 0.5  # soft scores count as right from here
+
+
+NOTE = (
+    "on hard samples the full model scores 100 % and that downsampling 0 % by selection; compare methods with one "
+    "another and with random on the same samples"
+)
+
+
+Records = Mapping[str, Record]  # sample id -> its record
+
+
+@dataclass(frozen=True)
+class Hard:
+    """One judgement. factor: by which the sides were divided. n of all: how many samples are hard.
+
+    accuracy, random: on those, with 95 % intervals; None where there is none, or no random run.
+    """
+
+    factor: int
+    n: int
+    all: int
+    accuracy: Interval | None
+    random: Interval | None
+
+
+def hard_ids(full: Records, small: Records) -> list[str]:
+    """The samples that the full run gets right and the downsampled one wrong, in order. Error rows are neither."""
+    return [
+        name
+        for name, record in full.items()
+        if record.score >= RIGHT and small[name].score < RIGHT and small[name].error is None
+    ]
+
+
+def judge(factor: int, full: Records, small: Records, own: Records, random: Records | None) -> Hard:
+    """A method on the hard samples of one factor. small: the run of `downsample` at 1 / factor² of the tokens."""
+    ids = hard_ids(full, small)
+    return Hard(factor, len(ids), len(full), _accuracy(own, ids), _accuracy(random, ids))
+
+
+def _accuracy(records: Records | None, ids: list[str]) -> Interval | None:
+    if records is None or not ids:
+        return None
+    chosen = [records[name] for name in ids]
+    return accuracy_interval([record.score for record in chosen], [record.cluster for record in chosen])
+
+
 DOWNSAMPLE = "downsample"
+
+
 Run = Callable[[Request], Comparison]
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.accuracy import answer_all
-from harness.comparison import Comparison, compare
 from harness.latency.machine import machine
 from harness.latency.protocol import Protocol
 from harness.latency.session import time_in_fresh_process, time_session
@@ -21,11 +19,13 @@ from harness.records.provenance import git_state
 from harness.records.records import FULL, RANDOM, Environment, Sample
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
+from harness.run.accuracy import answer_all
+from harness.run.comparison import Comparison, compare
+from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog, lock_log
 from harness.store.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
-from harness.tally import figures_of
 
 TURN_S = 5.0  # for a look at a log that others look at too
 

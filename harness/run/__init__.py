@@ -1,0 +1,1 @@
+"""A run from its request to its summary: the accuracy pass, the controls, suites of presets."""
