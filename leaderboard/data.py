@@ -15,11 +15,11 @@ from harness.latency.break_even import BreakEven, break_even
 from harness.records.errors import UsageError
 from harness.records.figures import OK
 from harness.records.records import LatencyRow
+from harness.report.compare import Versus, versus
 from harness.report.gather import FULL, Group, Line, assessed
 from harness.stats import front_probabilities
 from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
-from harness.versus import Versus, versus
 from leaderboard import place as reading
 from leaderboard.frontier import means_over_draws, resamples_for
 from leaderboard.place import Place, place_of

@@ -8,9 +8,9 @@ from logged_runs import FIGURES, HERE, record, spec
 
 import methods
 from harness.cards import MODELS, board_ra, card_of, entry, golden_counts, placed
+from harness.report.compare import verdicts
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
-from harness.verdicts import verdicts
 from methods.base import Shape
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"

@@ -10,8 +10,8 @@ from commands import Command, commands_in
 from stored_runs import add_run, arm, new_store
 
 from harness.records.errors import UsageError
+from harness.report.compare import find_pair, samples_of, versus
 from harness.store.database import Store
-from harness.versus import find_pair, samples_of, versus
 
 RIGHT = [1.0] * 60
 

@@ -10,8 +10,8 @@ from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
 
 if TYPE_CHECKING:
+    from harness.report.compare import Versus
     from harness.stats import Interval
-    from harness.versus import Versus
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its beginning, or METHOD[:PRESET][:BUDGET].")]
 
@@ -28,7 +28,7 @@ def compare(
 ) -> None:
     """Compare run B with run A on the same samples: difference, flips, a verdict in words."""
     from harness.cli.stores import open_store
-    from harness.versus import document, find_pair, samples_of, versus
+    from harness.report.compare import document, find_pair, samples_of, versus
 
     opened = open_store(store)
     pair = find_pair(opened, a, b)

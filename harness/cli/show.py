@@ -38,7 +38,7 @@ def _method(name: str, store: options.Store, json: bool) -> None:
     from harness.cli.method_errors import method_errors
     from harness.cli.stores import open_store
     from harness.records.provenance import recorded_method
-    from harness.verdicts import verdicts
+    from harness.report.compare import verdicts
 
     with method_errors():
         card = card_of(methods.get(name))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.records.figures import FAILED_BUDGET, OK
+from harness.report.compare import samples_of
 from harness.stats import (
     Interval,
     drawn_means,
@@ -20,7 +21,6 @@ from harness.stats import (
     rank_intervals,
 )
 from harness.store.lookup import Row, newest, rows_of, with_controls
-from harness.versus import samples_of
 
 if TYPE_CHECKING:
     import pandas as pd

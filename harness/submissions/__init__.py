@@ -6,7 +6,7 @@
     found.runs                      the same as a pandas frame
     found.facts                     machine id -> {"machine_id", "hardware", "software"}
     found.samples(run_ids, columns) a frame with columns of a store's `samples`; by default those that
-                                    `harness.versus.samples_of` gives: run_id, sample_id, cluster, category, score,
+                                    `harness.report.compare.samples_of` gives: run_id, sample_id, cluster, category, score,
                                     prediction. Sorted by run id, then sample id.
 
 A batch is what one `harness submit` wrote for one model and one set of questions: BATCH/RUN.json for each run, its

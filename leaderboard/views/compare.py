@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
+from harness.report.compare import Versus
 from harness.report.gather import Group
 from harness.stats import paired_difference
 from harness.store.lookup import Row, name_of
-from harness.versus import Versus
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, against
