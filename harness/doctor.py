@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.benchmarks import EMBEDDED_SUITES, open_benchmark
-from harness.bridge import installed
 from harness.capabilities import MISSING, Finding, accelerator, extras, latency, nvml
+from harness.integrations.lmms_eval import installed
 from harness.models.loading import EMBEDDED, open_model
 from harness.records.errors import HarnessError
 from harness.store.database import Store

@@ -10,11 +10,11 @@ from commands import commands_in
 from PIL import Image
 
 from harness import doctor
-from harness.bridge import installed
-from harness.bridge.messages import stopped, turn_of
-from harness.bridge.outcome import Outcome, outcome_of
-from harness.bridge.said import Said, cluster_of
-from harness.bridge.tasks import rows_hash
+from harness.integrations.lmms_eval import installed
+from harness.integrations.lmms_eval.adapter import Outcome, outcome_of
+from harness.integrations.lmms_eval.answer import Said, cluster_of
+from harness.integrations.lmms_eval.native import stopped, turn_of
+from harness.integrations.lmms_eval.tasks import rows_hash
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.records import Environment, Record, RunSpec

@@ -25,11 +25,11 @@ from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 from lmms_tasks import plain_rows, pope, suite_rows
 
-from harness.bridge.conduct import Bridge
-from harness.bridge.ours import Ours
-from harness.bridge.tasks import Task, open_tasks
-from harness.bridge.wrapped import open_wrapped
 from harness.budget.spec import BudgetSpec
+from harness.integrations.lmms_eval.native import Ours
+from harness.integrations.lmms_eval.runner import Bridge
+from harness.integrations.lmms_eval.tasks import Task, open_tasks
+from harness.integrations.lmms_eval.wrapped import open_wrapped
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
 from harness.request.request import Request

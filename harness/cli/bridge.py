@@ -21,7 +21,7 @@ from harness.records.figures import FAILED_BUDGET
 from harness.request.settings import check_attention, check_image_backend, device_of
 
 if TYPE_CHECKING:
-    from harness.bridge.conduct import Bridge
+    from harness.integrations.lmms_eval.runner import Bridge
     from harness.request.request import Request
     from harness.run.comparison import Comparison
 
@@ -69,7 +69,7 @@ def lmms(
     check_image_backend(image_backend)
     if wrap and asked.kind == "flops_ratio":
         raise UsageError("a FLOPs ratio cannot be asked of lmms-eval's own class; give tokens, or a share of them")
-    from harness.bridge.installed import check_installed
+    from harness.integrations.lmms_eval.installed import check_installed
 
     check_installed()
     _quiet_lmms()
@@ -115,11 +115,11 @@ def _opened(
     """The model and lmms-eval's list of tasks."""
     from lmms_eval.tasks import TaskManager
 
-    from harness.bridge.conduct import Bridge
-    from harness.bridge.ours import THEIR_NAMES, Ours
-    from harness.bridge.wrapped import open_wrapped
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
+    from harness.integrations.lmms_eval.native import THEIR_NAMES, Ours
+    from harness.integrations.lmms_eval.runner import Bridge
+    from harness.integrations.lmms_eval.wrapped import open_wrapped
     from harness.models.loading import model_type, open_model, parted, resolve
 
     prompt_as = prompt_as or THEIR_NAMES[model_type(*parted(resolve(request.model)))]
@@ -135,7 +135,7 @@ def _opened(
 
 def _run_all(bridge: Bridge, words: list[str], request: Request, force: bool) -> tuple[list[Comparison], list[str]]:
     """The runs, and what went wrong in the tasks that failed. Raises what went wrong where only that happened."""
-    from harness.bridge.tasks import open_tasks
+    from harness.integrations.lmms_eval.tasks import open_tasks
 
     found: list[Comparison] = []
     failed: dict[str, Exception] = {}

@@ -18,9 +18,9 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from harness.bridge.ours import Answering
-from harness.bridge.said import sample_id
 from harness.budget.spec import BudgetSpec
+from harness.integrations.lmms_eval.answer import sample_id
+from harness.integrations.lmms_eval.native import Answering
 from harness.models.loading import open_model
 from harness.records.errors import UsageError
 from harness.request.opening import Cell, sample_seed

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from harness.bridge.adapter import Adapter
-from harness.bridge.installed import VERSION
-from harness.bridge.ours import Answer, Answering
-from harness.bridge.outcome import outcome_of
-from harness.bridge.tasks import Task
+from harness.integrations.lmms_eval.adapter import Adapter, outcome_of
+from harness.integrations.lmms_eval.installed import VERSION
+from harness.integrations.lmms_eval.native import Answer, Answering
+from harness.integrations.lmms_eval.tasks import Task
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from harness.bridge.ours import Answer
-from harness.bridge.said import Said, pictures_of
 from harness.flops.prefill import Cost, dims_of
+from harness.integrations.lmms_eval.answer import Said, pictures_of
+from harness.integrations.lmms_eval.native import Answer
 from harness.models.loading import OpenModel, adopt, parted, resolve
 from harness.models.prune import Pruning, prune
 from harness.models.replacing import replaced

@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from harness.bridge.installed import VERSION
-from harness.bridge.said import pictures_of, sample_id
+from harness.integrations.lmms_eval.answer import pictures_of, sample_id
+from harness.integrations.lmms_eval.installed import VERSION
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
 from harness.records.records import Sample, digest
 
