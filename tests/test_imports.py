@@ -11,9 +11,10 @@ import pytest
 from commands import Command, commands_in
 from openpyxl import Workbook
 
-from harness.imports import lmms_eval, vlmevalkit
-from harness.imports.lmms_metrics import means_of, scores_of
-from harness.imports.reported import agrees
+from harness.integrations import import_lmms_eval as lmms_eval
+from harness.integrations import vlmevalkit
+from harness.integrations.lmms_metrics import means_of, scores_of
+from harness.integrations.reported import agrees
 from harness.records.errors import HarnessError
 
 STAMP = "20260801_120000"

@@ -27,8 +27,9 @@ def import_(
 ) -> None:
     """Read the result files of lmms-eval or VLMEvalKit. Such runs are shown and compared, never ranked."""
     from harness.cli.stores import open_store
-    from harness.imports import lmms_eval, vlmevalkit
-    from harness.imports.reported import keep
+    from harness.integrations import import_lmms_eval as lmms_eval
+    from harness.integrations import vlmevalkit
+    from harness.integrations.reported import keep
 
     readers = {Tool.lmms_eval: lmms_eval.read, Tool.vlmevalkit: vlmevalkit.read}
     opened = open_store(store)

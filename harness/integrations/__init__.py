@@ -1,0 +1,1 @@
+"""Results of other tools, read as rows that they report themselves: shown and compared, never ranked."""

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 
-from harness.imports.lmms_metrics import by_filter, means_of, scores_of
 from harness.integrations.lmms_eval.answer import sample_id
 from harness.integrations.lmms_eval.native import Answer
+from harness.integrations.lmms_metrics import by_filter, means_of, scores_of
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import Record

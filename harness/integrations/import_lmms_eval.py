@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.imports.lmms_metrics import by_filter, means_of, scores_of
-from harness.imports.reported import Answer, Reported
+from harness.integrations.lmms_metrics import by_filter, means_of, scores_of
+from harness.integrations.reported import Answer, Reported
 from harness.records.errors import HarnessError
 
 

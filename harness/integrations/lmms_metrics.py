@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.imports.reported import agrees
+from harness.integrations.reported import agrees
 
 MEANS = (
     "exact_match", "acc", "accuracy", "pope_accuracy", "anls", "relaxed_overall", "ocrbench_accuracy", "mmmu_acc",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.imports.reported import Answer, Reported
+from harness.integrations.reported import Answer, Reported
 from harness.records.errors import EnvironmentProblem, HarnessError
 
 FAILED = "Failed to obtain answer"
