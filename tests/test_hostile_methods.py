@@ -21,7 +21,7 @@ from harness.validate.confined import Limits, Verdict, has_walls, judge_files
 from harness.validate.confined.launch import UNSHARE
 from harness.validate.confined.verdict import MIB
 from harness.validate.confined.warden import judge
-from harness.validate.families import FAMILIES
+from harness.validate.contract.subject import FAMILIES
 from harness.validate.tiny import TINY
 
 HEAD = """

@@ -127,8 +127,8 @@ def _method(name: str, family: str, unconfined: bool, json: bool) -> bool:
 def _here(name: str, families: list[str]) -> list[dict[str, Any]]:
     """Every check as a row, from this process."""
     from harness.models.quiet import quiet_transformers
-    from harness.validate.building import built
     from harness.validate.contract import check_method
+    from harness.validate.contract.subject import built
 
     quiet_transformers()
     pruner = built(name)
@@ -155,7 +155,7 @@ def _confined(name: str, families: list[str]) -> list[dict[str, Any]]:
 
 def _families(word: str) -> list[str]:
     from harness.records.errors import nearest
-    from harness.validate.families import FAMILIES
+    from harness.validate.contract.subject import FAMILIES
 
     if word == "all":
         return list(FAMILIES)

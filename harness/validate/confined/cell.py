@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.records.errors import UsageError
-from harness.validate.building import built
 from harness.validate.confined.intact import RANDOM_STATE, Surroundings, surroundings
 from harness.validate.confined.tripwires import arm
 from harness.validate.confined.verdict import JUDGED, STOPPED, UNBUILDABLE, Limits
 from harness.validate.contract import check_method
+from harness.validate.contract.subject import built
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,28 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+import methods
 from harness.models.engine import Engine, Prefill
 from harness.models.families.family import Family, Inputs
 from harness.models.loading import FAMILIES
+from harness.records.errors import UsageError
+from harness.validate.contract import MISTAKES
 from harness.validate.tiny import TINY, Grids, TinyFamily
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View
 
 HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
+
+
 LLM_LAYERS, VIT_LAYERS = 16, 8
+
 
 # What a method's own code may raise: it is judged here, not trusted.
 MISTAKES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, PruningError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
+
+
 Decision = Selection | tuple[Resize, ...] | None
 
 
@@ -192,3 +200,19 @@ def adapter_of(pruner: Pruner, family: Family) -> Mapping[str, Tensor] | None:
         return None
     start = replace(pruner, adapter="untrained").prepare(family.info)
     return start.state_dict() if isinstance(start, nn.Module) else None
+
+
+FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
+
+
+def built(name: str) -> Pruner:
+    """The method with its own settings. Raises UsageError for a file that cannot be imported or built."""
+    try:
+        pruner = methods.build(name)
+    except PruningError as error:
+        raise UsageError(str(error)) from error
+    except (SyntaxError, *MISTAKES) as mistake:
+        raise UsageError(f"{name} cannot be built: {type(mistake).__name__}: {mistake}") from mistake
+    if not getattr(pruner, "name", ""):
+        raise UsageError(f'{name} has no name; write name = "..." in the class')
+    return pruner
