@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from harness.records.errors import UsageError
-from harness.validate.confined import Limits, Verdict, has_walls, judge_files
-from harness.validate.confined.launch import UNSHARE
-from harness.validate.confined.verdict import MIB
-from harness.validate.confined.warden import judge
 from harness.validate.contract.subject import FAMILIES
+from harness.validate.sandbox import Limits, Verdict, has_walls, judge_files
+from harness.validate.sandbox.launch import UNSHARE
+from harness.validate.sandbox.supervisor import judge
+from harness.validate.sandbox.verdict import MIB
 from harness.validate.tiny import TINY
 
 HEAD = """

@@ -138,7 +138,7 @@ def _here(name: str, families: list[str]) -> list[dict[str, Any]]:
 
 def _confined(name: str, families: list[str]) -> list[dict[str, Any]]:
     """The same from a process with limits; what stopped it, if something did, is a row as well."""
-    from harness.validate.confined import has_walls, judge_files
+    from harness.validate.sandbox import has_walls, judge_files
 
     if not has_walls():
         tell("this system lends no namespace (unshare): the network is refused to Python code only")

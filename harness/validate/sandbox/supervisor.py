@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.validate.confined.verdict import STOPPED, Limits, Verdict
+from harness.validate.sandbox.verdict import STOPPED, Limits, Verdict
 
 if TYPE_CHECKING:
-    from harness.validate.confined.cell import Told
+    from harness.validate.sandbox.worker import Told
 
 RESULT_BYTES = 4 * 1024**2  # of rows; 70 of them take 20 KB
 SHOWN_BYTES = 4096  # of what a file printed
@@ -56,8 +56,8 @@ def main() -> None:
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     from harness.models.quiet import quiet_transformers
-    from harness.validate.confined.cell import be_judged
-    from harness.validate.confined.intact import surroundings
+    from harness.validate.sandbox.guards import surroundings
+    from harness.validate.sandbox.worker import be_judged
 
     quiet_transformers()
     before = surroundings()  # with all of torch and transformers loaded, which changes things too
@@ -72,7 +72,7 @@ def judge(target: str, judging: Callable[[Told], NoReturn], limits: Limits, told
 
     judging: what runs in that process. told: where our verdicts go, which is closed there.
     """
-    from harness.validate.confined.cell import Told
+    from harness.validate.sandbox.worker import Told
 
     token = secrets.token_hex(8)
     result, result_end = os.pipe()

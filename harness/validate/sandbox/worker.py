@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.records.errors import UsageError
-from harness.validate.confined.intact import RANDOM_STATE, Surroundings, surroundings
-from harness.validate.confined.tripwires import arm
-from harness.validate.confined.verdict import JUDGED, STOPPED, UNBUILDABLE, Limits
 from harness.validate.contract import check_method
 from harness.validate.contract.subject import built
+from harness.validate.sandbox.guards import RANDOM_STATE, Surroundings, arm, surroundings
+from harness.validate.sandbox.verdict import JUDGED, STOPPED, UNBUILDABLE, Limits
 
 
 @dataclass(frozen=True)

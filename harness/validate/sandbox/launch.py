@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Timer
 
 from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
-from harness.validate.confined.verdict import Limits, Verdict
+from harness.validate.sandbox.verdict import Limits, Verdict
 
 START_SECONDS = 300.0  # for loading torch on a busy machine
 SPARE_SECONDS = 10.0  # between two files
@@ -91,7 +91,7 @@ def _warden(folder: Path, seconds: float) -> Iterator[tuple[subprocess.Popen[byt
     walls = [str(shutil.which("unshare")), *UNSHARE, "--"] if has_walls() else []
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [*walls, sys.executable, "-P", "-m", "harness.validate.confined.warden"],
+            [*walls, sys.executable, "-P", "-m", "harness.validate.sandbox.supervisor"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd=folder, env=_environment(folder),
             start_new_session=True,
         )  # fmt: skip

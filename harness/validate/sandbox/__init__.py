@@ -1,6 +1,6 @@
 """Judging a method file that nobody has read yet: in a process of its own, with limits, killed at the end."""
 
-from harness.validate.confined.launch import has_walls, judge_files
-from harness.validate.confined.verdict import Limits, Verdict
+from harness.validate.sandbox.launch import has_walls, judge_files
+from harness.validate.sandbox.verdict import Limits, Verdict
 
 __all__ = ["Limits", "Verdict", "has_walls", "judge_files"]
