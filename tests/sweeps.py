@@ -17,11 +17,11 @@ from harness.benchmarks.embedded import open_suite
 from harness.request.opening import Sources
 from harness.store.database import Store
 from harness.store.log_reader import read_log
-from harness.sweep.conduct import Report, conduct
-from harness.sweep.crew import Alone, Crew, Processes, Start
 from harness.sweep.grid import Entry, GridWords, entries_of
-from harness.sweep.jobs import Outcome
+from harness.sweep.loop import Report, conduct
 from harness.sweep.schedule import CellState, Schedule
+from harness.sweep.tasks import Outcome
+from harness.sweep.workers import Alone, Crew, Processes, Start
 
 
 class Notes:

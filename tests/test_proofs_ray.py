@@ -13,7 +13,7 @@ from sweeps import Notes, entries, records, statuses, sweep, tables, tiny_source
 
 from harness.records.figures import OK
 from harness.store.database import Store
-from harness.sweep.crew import Start
+from harness.sweep.workers import Start
 
 pytestmark = [
     pytest.mark.proof,
@@ -66,7 +66,7 @@ def command_line(process_id: int) -> bytes:
 def test_ray_gives_the_same_records_survives_a_kill_and_listens_to_this_machine_only(
     tmp_path: Path, suite_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from harness.sweep.ray_crew import RayCrew
+    from harness.sweep.ray_workers import RayCrew
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     expected, store = Store(tmp_path / "expected.duckdb"), Store(tmp_path / "store.duckdb")

@@ -19,7 +19,7 @@ from sweeps import Notes, entries, lines_in, records, statuses, sweep, sweep_apa
 
 from harness.records.figures import OK
 from harness.store.database import Store
-from harness.sweep.jobs import DAMAGED
+from harness.sweep.tasks import DAMAGED
 
 pytestmark = pytest.mark.proof
 GRID: dict[str, Any] = {

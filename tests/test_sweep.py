@@ -17,10 +17,10 @@ from harness.records.records import Record
 from harness.request.opening import Sources
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
-from harness.sweep import conduct as conducting
-from harness.sweep import workshop
+from harness.sweep import loop as conducting
+from harness.sweep import worker as workshop
 from harness.sweep.grid import Entry
-from harness.sweep.jobs import DAMAGED, MISSING, STALE
+from harness.sweep.tasks import DAMAGED, MISSING, STALE
 
 GREEDY = (
     "from dataclasses import dataclass\nimport torch\n"

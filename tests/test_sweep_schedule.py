@@ -13,8 +13,8 @@ from harness.latency.protocol import Protocol
 from harness.records.figures import ERROR, INFEASIBLE, OK
 from harness.request.request import Request
 from harness.sweep.grid import Entry
-from harness.sweep.jobs import BUSY, DAMAGED, DISK_FULL, MISSING, STALE, STOPPED, Finding, Job, Outcome, Survey, lost
 from harness.sweep.schedule import Schedule
+from harness.sweep.tasks import BUSY, DAMAGED, DISK_FULL, MISSING, STALE, STOPPED, Finding, Job, Outcome, Survey, lost
 
 HALF = BudgetSpec("layer_average", 0.5)
 DONE = Outcome(OK)

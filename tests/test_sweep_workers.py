@@ -23,7 +23,7 @@ from sweeps import (
 
 from harness.records.figures import OK
 from harness.store.database import Store
-from harness.sweep.crew import Processes
+from harness.sweep.workers import Processes
 
 GRID: dict[str, Any] = {"methods": ("divprune", "random"), "limit": 6}
 

@@ -22,9 +22,9 @@ from harness.request.settings import check_attention, check_image_backend, devic
 if TYPE_CHECKING:
     from harness.records.progress import Stop
     from harness.store.database import Store
-    from harness.sweep.conduct import Report
-    from harness.sweep.crew import Crew
     from harness.sweep.grid import Entry
+    from harness.sweep.loop import Report
+    from harness.sweep.workers import Crew
 
 ENGINES = ("local", "ray")
 
@@ -73,7 +73,7 @@ def sweep(
     from harness.cli.sweep_telling import document
     from harness.cli.sweep_watching import watching
     from harness.models.quiet import quiet_transformers
-    from harness.sweep.conduct import conduct
+    from harness.sweep.loop import conduct
 
     quiet_transformers()
     entries, where = _cells(grid, flags, revision)
@@ -134,8 +134,8 @@ def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
 
 def _ray(store: Store, workers: int, device: str, address: str | None) -> Crew:
     from harness.models.quiet import quiet_transformers
-    from harness.sweep.crew import Start
-    from harness.sweep.ray_crew import RayCrew
+    from harness.sweep.ray_workers import RayCrew
+    from harness.sweep.workers import Start
 
     share = 1.0 if address is not None else min(1.0, max(1, len(_gpus())) / workers)
     start = Start(store.path.resolve(), setup=quiet_transformers)
@@ -144,7 +144,7 @@ def _ray(store: Store, workers: int, device: str, address: str | None) -> Crew:
 
 def _local(store: Store, stop: Stop, workers: int, device: str) -> Crew:
     from harness.models.quiet import quiet_transformers
-    from harness.sweep.crew import Alone, Processes, Start
+    from harness.sweep.workers import Alone, Processes, Start
 
     if workers == 1:
         return Alone(store.path, stop)

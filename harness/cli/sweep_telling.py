@@ -10,9 +10,9 @@ from harness.cli.printing import print_rows, tell
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.request.request import Request
 from harness.store.database import Store
-from harness.sweep.conduct import Report
-from harness.sweep.jobs import DAMAGED, MISSING, STALE
+from harness.sweep.loop import Report
 from harness.sweep.schedule import CellState
+from harness.sweep.tasks import DAMAGED, MISSING, STALE
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "done": (OK,),

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from harness.cli.printing import tell
 from harness.cli.sweep_telling import duration
-from harness.sweep.jobs import Outcome
 from harness.sweep.schedule import CellState, Schedule
+from harness.sweep.tasks import Outcome
 
 
 @dataclass

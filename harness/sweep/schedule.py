@@ -14,7 +14,7 @@ from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, digest
 from harness.request.request import Request
 from harness.store.shards import Shard
-from harness.sweep.jobs import (
+from harness.sweep.tasks import (
     BUSY,
     DISK_FULL,
     MISSING,

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records.errors import EnvironmentProblem
-from harness.sweep.crew import Listener, Named, Start, set_up
-from harness.sweep.jobs import ModelKey, Result, Task, lost, model_key
-from harness.sweep.workshop import Workshop
+from harness.sweep.tasks import ModelKey, Result, Task, lost, model_key
+from harness.sweep.worker import Workshop
+from harness.sweep.workers import Listener, Named, Start, set_up
 
 Event = tuple[Any, ...]  # ("begins" | "advanced", what the listener's method of that name takes)
 

@@ -34,7 +34,7 @@ from harness.store.log_reader import RunContents
 from harness.store.log_writer import RunLog
 from harness.store.shards import shard_records
 from harness.sweep.grid import Entry
-from harness.sweep.jobs import (
+from harness.sweep.tasks import (
     BUSY,
     DAMAGED,
     DISK_FULL,

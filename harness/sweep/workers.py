@@ -19,8 +19,8 @@ import torch
 
 from harness.records.progress import Stop
 from harness.request.opening import Sources
-from harness.sweep.jobs import ModelKey, Result, Task, lost, model_key
-from harness.sweep.workshop import Workshop
+from harness.sweep.tasks import ModelKey, Result, Task, lost, model_key
+from harness.sweep.worker import Workshop
 
 
 class Listener(Protocol):

@@ -12,9 +12,9 @@ from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.progress import Stop
 from harness.run.runner import environment
 from harness.store.database import Store
-from harness.sweep.crew import Crew, Listener
 from harness.sweep.grid import Entry
-from harness.sweep.jobs import (
+from harness.sweep.schedule import CellState, Schedule
+from harness.sweep.tasks import (
     BUSY,
     DAMAGED,
     DISK_FULL,
@@ -27,8 +27,8 @@ from harness.sweep.jobs import (
     Survey,
     model_key,
 )
-from harness.sweep.schedule import CellState, Schedule
-from harness.sweep.workshop import conclude
+from harness.sweep.worker import conclude
+from harness.sweep.workers import Crew, Listener
 
 POLL_S = 0.2
 BUSY_S = 2.0  # until a cell that another process works on is looked at again
