@@ -51,12 +51,12 @@ results: $(VENV)/installed
 
 REFERENCE := runs/reference
 reference: $(VENV)/installed-reference
-	$(BIN)/python -m harness.reference.make_suite --seed 0 --out $(REFERENCE)/suite
+	$(BIN)/python -m harness.reference_training.make_suite --seed 0 --out $(REFERENCE)/suite
 	cd $(REFERENCE)/suite && sha256sum --quiet --check $(CURDIR)/harness/reference/suite/SHA256SUMS
-	OMP_NUM_THREADS=1 $(BIN)/python -m harness.reference.train --minutes 97.5 --seeing-minutes 12 --workers 2 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m harness.reference_training.train --minutes 97.5 --seeing-minutes 12 --workers 2 \
 	    --out $(REFERENCE)/training --export-to $(REFERENCE)/model-a $(if $(wildcard $(REFERENCE)/training/checkpoint.pt),--resume)
-	$(BIN)/python -m harness.reference.evaluate --checkpoint $(REFERENCE)/model-a
-	$(BIN)/python -m harness.reference.gate --checkpoint $(REFERENCE)/model-a
+	$(BIN)/python -m harness.reference_training.evaluate --checkpoint $(REFERENCE)/model-a
+	$(BIN)/python -m harness.reference_training.gate --checkpoint $(REFERENCE)/model-a
 
 clean:
 	rm -rf $(VENV) $(FLOOR) $(LMMS)

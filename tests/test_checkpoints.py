@@ -12,8 +12,8 @@ import harness
 import methods
 from harness.cli import main
 from harness.models.loading import open_model
-from harness.reference.architecture_b import new_model_b
-from harness.reference.export import export
+from harness.reference_training.architecture_b import new_model_b
+from harness.reference_training.export import export
 from methods.base import Budget
 
 QUESTION = "which colour has the car?"

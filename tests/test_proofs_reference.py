@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from harness.reference.gate import scores
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import load_questions
+from harness.reference_training.gate import scores
 
 pytestmark = pytest.mark.proof
 

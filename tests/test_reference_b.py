@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from harness.reference.architecture import new_model
-from harness.reference.architecture_b import EMBEDDING_RMS, new_model_b, raster_of_merge_order
-from harness.reference.asking import Asked
-from harness.reference.batches import LENGTH, Encoder, patches_of
-from harness.reference.export import export
-from harness.reference.kinds import KINDS
-from harness.reference.packed import GAZE_LAYERS, WORDS
+from harness.reference_training.architecture import new_model
+from harness.reference_training.architecture_b import EMBEDDING_RMS, new_model_b, raster_of_merge_order
+from harness.reference_training.asking import Asked
+from harness.reference_training.batches import LENGTH, Encoder, patches_of
+from harness.reference_training.export import export
+from harness.reference_training.kinds import KINDS
+from harness.reference_training.packed import GAZE_LAYERS, WORDS
 
 ASKED = (
     Asked("read", "number on the red sign?", "47", ()),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.reference.architecture import new_model
-from harness.reference.gate import SELECTORS, _hiding, farthest_points, kept_tokens, rows
-from harness.reference.packed import PackedModel, layout
 from harness.reference.suite import Question
+from harness.reference_training.architecture import new_model
+from harness.reference_training.gate import SELECTORS, _hiding, farthest_points, kept_tokens, rows
+from harness.reference_training.packed import PackedModel, layout
 
 # The box covers all of token 9 (row 1, column 1) and a quarter of token 10.
 QUESTION = Question("read-0", "images/0.webp", "read", "number on the red sign?", "47", ((32, 32, 72, 64),))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from harness.models.processors import load_processor
-from harness.reference.evaluate import right_answers, table
-from harness.reference.kinds import kind_of
 from harness.reference.paths import MODEL_A, MODELS, SUITE
 from harness.reference.suite import load_questions
-from harness.reference.words import FAMILIES
+from harness.reference_training.evaluate import right_answers, table
+from harness.reference_training.kinds import kind_of
+from harness.reference_training.words import FAMILIES
 
 shipped = pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS)
 

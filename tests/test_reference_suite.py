@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from harness.reference import materials
-from harness.reference.asking import ask
 from harness.reference.paths import SUITE
-from harness.reference.scenes import Scene, Thing
 from harness.reference.suite import damaged_files, load_questions
-from harness.reference.words import COLOUR_NAMES, FAMILIES, SHAPE_NAMES
+from harness.reference_training import materials
+from harness.reference_training.asking import ask
+from harness.reference_training.scenes import Scene, Thing
+from harness.reference_training.words import COLOUR_NAMES, FAMILIES, SHAPE_NAMES
 
 LIBWEBP = "1.6.0"  # the encoder that wrote the frozen images; another version may write other bytes for the same pixels
 
@@ -136,7 +136,7 @@ def test_the_generator_writes_the_frozen_images_again(tmp_path):
     _need_materials()
     if features.version("webp") != LIBWEBP:
         pytest.skip(f"the frozen images were written by libwebp {LIBWEBP}, this Pillow has {features.version('webp')}")
-    from harness.reference.make_suite import make_suite
+    from harness.reference_training.make_suite import make_suite
 
     made = make_suite(tmp_path, seed=0, scale=0.02)
     frozen = load_questions()

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from harness.models.processors import load_processor
-from harness.reference import materials
-from harness.reference.architecture import new_model
-from harness.reference.asking import Asked
-from harness.reference.batches import (
+from harness.reference_training import materials
+from harness.reference_training.architecture import new_model
+from harness.reference_training.asking import Asked
+from harness.reference_training.batches import (
     END,
     IGNORED,
     LENGTH,
@@ -23,15 +23,24 @@ from harness.reference.batches import (
     patches_of,
     shape_word,
 )
-from harness.reference.course import Course, Moment
-from harness.reference.curve import read_log
-from harness.reference.export import export
-from harness.reference.labels import CARD, NO_COLOUR, NO_DIGIT, NOTHING, SIGN, merge_order, patch_labels, unit_labels
-from harness.reference.losses import AuxiliaryHeads, exact_matches, gaze_loss
-from harness.reference.optimizer import is_hidden_matrix, orthogonalize
-from harness.reference.packed import GAZE_HEADS, GAZE_LAYERS, WORDS, PackedModel, layout
-from harness.reference.scenes import Scene, Thing
-from harness.reference.words import FAMILIES, SHAPE_NAMES
+from harness.reference_training.course import Course, Moment
+from harness.reference_training.export import export
+from harness.reference_training.labels import (
+    CARD,
+    NO_COLOUR,
+    NO_DIGIT,
+    NOTHING,
+    SIGN,
+    merge_order,
+    patch_labels,
+    unit_labels,
+)
+from harness.reference_training.losses import AuxiliaryHeads, exact_matches, gaze_loss
+from harness.reference_training.optimizer import is_hidden_matrix, orthogonalize
+from harness.reference_training.packed import GAZE_HEADS, GAZE_LAYERS, WORDS, PackedModel, layout
+from harness.reference_training.scenes import Scene, Thing
+from harness.reference_training.training_log import read_log
+from harness.reference_training.words import FAMILIES, SHAPE_NAMES
 
 ASKED = (
     Asked("read", "number on the red sign?", "47", ()),
@@ -267,7 +276,7 @@ def test_resumed_training_continues_as_if_it_had_never_stopped(tmp_path):
     missing = materials.missing_materials()
     if missing:
         pytest.skip(f"the generator's materials are not installed: {missing[0]}")
-    from harness.reference.train import Settings, Trainer, save
+    from harness.reference_training.train import Settings, Trainer, save
 
     settings = Settings(out=tmp_path, minutes=1.0, workers=1, variants=2)
     straight, resumed = Trainer(settings, rank=0), Trainer(settings, rank=0)

@@ -43,11 +43,11 @@ def open_examples(source: str) -> Stream:
 def _reference() -> Stream:
     import numpy as np
 
-    from harness.reference.architecture import IMAGE_PX
-    from harness.reference.batches import questions_for
-    from harness.reference.materials import load_materials
-    from harness.reference.scenes import make_scene
-    from harness.reference.sprites import SpriteBank
+    from harness.reference_training.architecture import IMAGE_PX
+    from harness.reference_training.batches import questions_for
+    from harness.reference_training.materials import load_materials
+    from harness.reference_training.scenes import make_scene
+    from harness.reference_training.sprites import SpriteBank
 
     materials = load_materials("train")
     bank = SpriteBank(materials, np.random.default_rng(0), variants=60, numbers_each=16)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from harness.reference.kinds import KINDS
+from harness.reference_training.kinds import KINDS
 
 
 def export(state: dict[str, torch.Tensor], folder: Path, kind: str = "a") -> None:

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.reference.architecture import PATCH_PX, UNIT_PX
-from harness.reference.asking import Asked, ask
-from harness.reference.labels import merge_order, patch_labels, target_units, unit_labels
-from harness.reference.materials import Materials
-from harness.reference.scenes import Scene, make_scene
-from harness.reference.sprites import SpriteBank
-from harness.reference.vocabulary import SPECIALS
-from harness.reference.words import FAMILIES, PLURALS, SHAPE_NAMES
+from harness.reference_training.architecture import PATCH_PX, UNIT_PX
+from harness.reference_training.asking import Asked, ask
+from harness.reference_training.labels import merge_order, patch_labels, target_units, unit_labels
+from harness.reference_training.materials import Materials
+from harness.reference_training.scenes import Scene, make_scene
+from harness.reference_training.sprites import SpriteBank
+from harness.reference_training.vocabulary import SPECIALS
+from harness.reference_training.words import FAMILIES, PLURALS, SHAPE_NAMES
 
 QUESTIONS = 8
 LENGTH = 10

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from harness.models.processors import image_only
-from harness.reference.words import CARDS, COLOUR_NAMES, FAMILIES, QUADRANTS, SHAPE_NAMES, question
+from harness.reference_training.words import CARDS, COLOUR_NAMES, FAMILIES, QUADRANTS, SHAPE_NAMES, question
 
 VOCABULARY_SIZE = 448
 SPECIALS = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from harness.reference.materials import Materials
-from harness.reference.words import COLOUR_JITTER, COLOUR_NAMES, COLOURS, SHAPE_NAMES
+from harness.reference_training.materials import Materials
+from harness.reference_training.words import COLOUR_JITTER, COLOUR_NAMES, COLOURS, SHAPE_NAMES
 
 SHAPE_PX = (24, 38)
 NUMBER_PX = (14, 19)

@@ -1,4 +1,4 @@
-"""Exact match of a checkpoint on the suite, unpruned: `python -m harness.reference.evaluate --checkpoint DIR`.
+"""Exact match of a checkpoint on the suite, unpruned: `python -m harness.reference_training.evaluate --checkpoint DIR`.
 
 An answer counts when greedy decoding gives exactly it and stops. All questions of an image are packed behind it; the
 packed forward agrees with the native one. Intervals: 95 %, clustered by image (harness/stats), since questions of
@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from harness.models.processors import load_processor
-from harness.reference.architecture import IMAGE_PX
-from harness.reference.asking import Asked
-from harness.reference.batches import IGNORED, LENGTH, Encoder, patches_of
-from harness.reference.kinds import kind_of
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import Question, load_questions
-from harness.reference.words import FAMILIES
+from harness.reference_training.architecture import IMAGE_PX
+from harness.reference_training.asking import Asked
+from harness.reference_training.batches import IGNORED, LENGTH, Encoder, patches_of
+from harness.reference_training.kinds import kind_of
+from harness.reference_training.words import FAMILIES
 from harness.stats import accuracy_interval
 
 

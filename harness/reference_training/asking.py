@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.reference.scenes import Box, Scene, Thing
-from harness.reference.words import CARDS, COLOUR_NAMES, QUADRANTS, SHAPE_NAMES, question
+from harness.reference_training.scenes import Box, Scene, Thing
+from harness.reference_training.words import CARDS, COLOUR_NAMES, QUADRANTS, SHAPE_NAMES, question
 
 CENTRE_BAND_PX = 10  # `where` leaves alone what lies closer than this to the middle row or column of a 256-pixel image
 

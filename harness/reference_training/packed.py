@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from harness.reference.architecture import MERGE, PATCH_PX
+from harness.reference_training.architecture import MERGE, PATCH_PX
 
 GAZE_LAYERS = (5, 9)
 GAZE_HEADS = 2

@@ -1,4 +1,4 @@
-"""Makes the frozen suite: `python -m harness.reference.make_suite --seed 0 --out DIR`. The same seed gives the same
+"""Makes the frozen suite: `python -m harness.reference_training.make_suite --seed 0 --out DIR`. The same seed gives the same
 bytes.
 
 Crowded images carry the reading questions, moderate ones the rest; several questions share an image, which is also
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.reference.architecture import IMAGE_PX
-from harness.reference.asking import Asked, ask
-from harness.reference.materials import Materials, load_materials
-from harness.reference.scenes import Scene, make_scene
-from harness.reference.sprites import SpriteBank
 from harness.reference.suite import CHECKSUMS, Question
-from harness.reference.words import FAMILIES
+from harness.reference_training.architecture import IMAGE_PX
+from harness.reference_training.asking import Asked, ask
+from harness.reference_training.materials import Materials, load_materials
+from harness.reference_training.scenes import Scene, make_scene
+from harness.reference_training.sprites import SpriteBank
+from harness.reference_training.words import FAMILIES
 
 WEBP_QUALITY = 88
 READ_EACH = 6

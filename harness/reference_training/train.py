@@ -1,4 +1,4 @@
-"""Trains a reference model: `python -m harness.reference.train --minutes 102 --out runs/reference-a [--model b]`.
+"""Trains a reference model: `python -m harness.reference_training.train --minutes 102 --out runs/reference-a [--model b]`.
 
 Data-parallel workers of one thread each (CPU), or one worker on an accelerator. Every `--save-seconds` a checkpoint
 replaces the last; `--resume` goes on from it: model, optimizers, position in the course; data follow from (seed,
@@ -18,18 +18,18 @@ import torch
 import torch.distributed as distributed
 from torch import nn
 
-from harness.reference.batches import LENGTH, QUESTIONS, Batch, Encoder, make_batch
-from harness.reference.course import Course, Moment
-from harness.reference.export import export
-from harness.reference.kinds import KINDS
-from harness.reference.losses import AuxiliaryHeads, answer_loss, exact_matches, gaze_loss
-from harness.reference.materials import load_materials
-from harness.reference.optimizer import Muon, is_hidden_matrix
-from harness.reference.packed import WORDS
-from harness.reference.sprites import SpriteBank
-from harness.reference.training_log import Log
-from harness.reference.vocabulary import build_processor
-from harness.reference.words import FAMILIES
+from harness.reference_training.batches import LENGTH, QUESTIONS, Batch, Encoder, make_batch
+from harness.reference_training.course import Course, Moment
+from harness.reference_training.export import export
+from harness.reference_training.kinds import KINDS
+from harness.reference_training.losses import AuxiliaryHeads, answer_loss, exact_matches, gaze_loss
+from harness.reference_training.materials import load_materials
+from harness.reference_training.optimizer import Muon, is_hidden_matrix
+from harness.reference_training.packed import WORDS
+from harness.reference_training.sprites import SpriteBank
+from harness.reference_training.training_log import Log
+from harness.reference_training.vocabulary import build_processor
+from harness.reference_training.words import FAMILIES
 
 CLIP_NORM = 1.0
 

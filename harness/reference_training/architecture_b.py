@@ -16,9 +16,9 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from harness.reference.architecture import IMAGE_PX, PATCH_PX, new_model
-from harness.reference.labels import merge_order
-from harness.reference.vocabulary import SPECIALS, VOCABULARY_SIZE
+from harness.reference_training.architecture import IMAGE_PX, PATCH_PX, new_model
+from harness.reference_training.labels import merge_order
+from harness.reference_training.vocabulary import SPECIALS, VOCABULARY_SIZE
 
 SIDE = IMAGE_PX // PATCH_PX
 WIDTH, VISION_WIDTH, NEURONS = 128, 160, 312

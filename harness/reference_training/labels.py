@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from harness.reference.architecture import PATCH_PX, UNIT_PX
-from harness.reference.scenes import Scene
-from harness.reference.words import COLOUR_NAMES, SHAPE_NAMES
+from harness.reference_training.architecture import PATCH_PX, UNIT_PX
+from harness.reference_training.scenes import Scene
+from harness.reference_training.words import COLOUR_NAMES, SHAPE_NAMES
 
 SIGN, CARD, NOTHING = len(SHAPE_NAMES), len(SHAPE_NAMES) + 1, len(SHAPE_NAMES) + 2
 KINDS = NOTHING + 1

@@ -5,7 +5,7 @@ import math
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from harness.reference.vocabulary import SPECIALS, VOCABULARY_SIZE
+from harness.reference_training.vocabulary import SPECIALS, VOCABULARY_SIZE
 
 IMAGE_PX = 256
 PATCH_PX = 16

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.reference.words import SHAPES
+from harness.reference_training.words import SHAPES
 
 DEBIAN_FONTS = Path("/usr/share/fonts")
 PHOTOGRAPHS = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.reference.backgrounds import background
-from harness.reference.materials import Materials
-from harness.reference.sprites import Sprite, SpriteBank
-from harness.reference.words import COLOUR_NAMES, SHAPE_NAMES
+from harness.reference_training.backgrounds import background
+from harness.reference_training.materials import Materials
+from harness.reference_training.sprites import Sprite, SpriteBank
+from harness.reference_training.words import COLOUR_NAMES, SHAPE_NAMES
 
 Box = tuple[int, int, int, int]
 

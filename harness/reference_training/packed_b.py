@@ -1,6 +1,6 @@
 """The training forward of model B: batched square images, several questions packed behind each.
 
-As harness/reference/packed.py does for model A: the native modules' own weights, one sequence [vision_start, image,
+As harness/reference_training/packed.py does for model A: the native modules' own weights, one sequence [vision_start, image,
 vision_end, question 1, question 2, ...] with a block mask. Patches come in merge-unit order, four to a 32-pixel unit,
 so that the labels of model A serve here too; the language model sees them in raster order.
 """
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from harness.reference.architecture import MERGE, PATCH_PX
-from harness.reference.architecture_b import SIDE, raster_of_merge_order
-from harness.reference.packed import GAZE_HEADS, GAZE_LAYERS, WORDS, _block_mask, _mix, _turn
-from harness.reference.vocabulary import SPECIALS
+from harness.reference_training.architecture import MERGE, PATCH_PX
+from harness.reference_training.architecture_b import SIDE, raster_of_merge_order
+from harness.reference_training.packed import GAZE_HEADS, GAZE_LAYERS, WORDS, _block_mask, _mix, _turn
+from harness.reference_training.vocabulary import SPECIALS
 
 START, END = SPECIALS.index("<|vision_start|>"), SPECIALS.index("<|vision_end|>")
 

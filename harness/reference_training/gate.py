@@ -1,4 +1,4 @@
-"""Whether the suite tells selectors apart: `python -m harness.reference.gate` prints exact match by selector, budget.
+"""Whether the suite tells selectors apart: `python -m harness.reference_training.gate` prints exact match by selector, budget.
 
 Visual tokens are dropped at the interface: dropped ones are masked as keys from the first layer on; kept ones stay at
 their positions. *oracle* keeps the tokens that the target's boxes touch
@@ -21,13 +21,13 @@ from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
 from harness.models.processors import load_processor
-from harness.reference.architecture import IMAGE_PX
-from harness.reference.asking import Asked
-from harness.reference.batches import IGNORED, LENGTH, Encoder, patches_of
-from harness.reference.labels import overlaps
-from harness.reference.packed import PackedModel, layout
 from harness.reference.paths import MODEL_A, SUITE
 from harness.reference.suite import Question, load_questions
+from harness.reference_training.architecture import IMAGE_PX
+from harness.reference_training.asking import Asked
+from harness.reference_training.batches import IGNORED, LENGTH, Encoder, patches_of
+from harness.reference_training.labels import overlaps
+from harness.reference_training.packed import PackedModel, layout
 
 BUDGETS = {"50 %": 32, "25 %": 16, "11 %": 7}
 SELECTORS = ("oracle", "farthest", "random", "anti-oracle")

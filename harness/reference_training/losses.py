@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.reference.batches import END, IGNORED, NO_SHAPE, Batch
-from harness.reference.labels import PATCH_LABELS, UNIT_LABELS
-from harness.reference.packed import WORDS
-from harness.reference.words import FAMILIES
+from harness.reference_training.batches import END, IGNORED, NO_SHAPE, Batch
+from harness.reference_training.labels import PATCH_LABELS, UNIT_LABELS
+from harness.reference_training.packed import WORDS
+from harness.reference_training.words import FAMILIES
 
 PLACES = 8
 

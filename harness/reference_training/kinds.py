@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel, Qwen3VLForConditionalGeneration
 
-from harness.reference.architecture import new_model
-from harness.reference.architecture_b import new_model_b
-from harness.reference.packed import PackedModel, layout
-from harness.reference.packed_b import PackedModelB, layout_b
-from harness.reference.vocabulary import save_processor, save_processor_b
+from harness.reference_training.architecture import new_model
+from harness.reference_training.architecture_b import new_model_b
+from harness.reference_training.packed import PackedModel, layout
+from harness.reference_training.packed_b import PackedModelB, layout_b
+from harness.reference_training.vocabulary import save_processor, save_processor_b
 
 
 @dataclass(frozen=True)

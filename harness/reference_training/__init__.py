@@ -1,0 +1,1 @@
+"""How the reference models and their suite were made."""
