@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness.adapter_training.adapter import answer_logits, frozen, plan_for
+from harness.adapter_training.guidance import extra_attention, middle, watching_cuts
 from harness.benchmarks import Benchmark, open_benchmark
 from harness.benchmarks.targets import units_of
 from harness.models.attention import TAP
@@ -26,8 +28,6 @@ from harness.models.engine import Engine
 from harness.models.families.family import Inputs
 from harness.models.loading import OpenModel, open_model
 from harness.records.records import Sample
-from harness.train.adapter import answer_logits, frozen, plan_for
-from harness.train.guidance import extra_attention, middle, watching_cuts
 from methods.base import Budget
 from methods.quietprune import QuietPrune
 
@@ -35,7 +35,7 @@ SHARES = (0.5, 0.25, 0.11)
 ABOUT = """
 * *layer*: the LLM's attention from the token that predicts the answer to the visual tokens, mean over heads. FastV,
   PyramidDrop and SparseVLM rank by such attention; FastV cuts behind the second layer. *all* and *middle half* are
-  means over layers, teachers of QuietPrune's guidance term (harness/train/guidance.py).
+  means over layers, teachers of QuietPrune's guidance term (harness/adapter_training/guidance.py).
 * *[Q-CLS]*: the attention of QuietPrune's extra ViT token, as shipped, in the block before each cut.
 * *token of an image*: a token fitted to this image, question and target in place of [Q-CLS] (Adam, {steps} steps, each
   cut by itself). It knows the answer: what the frozen ViT lets any token find. First {fitted} of the questions.

@@ -14,6 +14,7 @@ from commands import Command, commands_over
 from logged_runs import HERE, SPEC
 from PIL import Image
 
+from harness.adapter_training.examples import _from_file
 from harness.authoring import Scaffold, write
 from harness.latency.machine import machine
 from harness.models.loading import open_model
@@ -22,7 +23,6 @@ from harness.records.figures import ERROR, Figures
 from harness.records.provenance import recorded_method, without_home
 from harness.reference.paths import MODEL_A
 from harness.store.log_writer import RunLog
-from harness.train.examples import _from_file
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path("/home/ann")

@@ -12,13 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from tiny import processed, qwen3_vl
 
-from harness.cli import main
-from harness.models.engine import Engine
-from harness.models.families.family import Family
-from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
-from harness.records.errors import UsageError
-from harness.train.adapter import (
+from harness.adapter_training.adapter import (
     Recipe,
     answer_logits,
     distillation_losses,
@@ -28,8 +22,14 @@ from harness.train.adapter import (
     schedule,
     train,
 )
-from harness.train.examples import open_examples
-from harness.train.guidance import guidance_loss, watching_answers, watching_cuts
+from harness.adapter_training.examples import open_examples
+from harness.adapter_training.guidance import guidance_loss, watching_answers, watching_cuts
+from harness.cli import main
+from harness.models.engine import Engine
+from harness.models.families.family import Family
+from harness.models.families.qwen3_vl import Qwen3VL
+from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
+from harness.records.errors import UsageError
 from harness.validate.tiny import TINY, Grids
 from methods.quietprune import QuietPrune
 from methods.random import Random

@@ -39,13 +39,13 @@ def train_adapter(
 
     A stopped training continues where it was when the same command is given again.
     """
+    from harness.adapter_training.adapter import Recipe, train
+    from harness.adapter_training.examples import open_examples
     from harness.cli.method_errors import method_errors
     from harness.models.loading import open_model, resolve
     from harness.models.quiet import quiet_transformers
     from harness.records.errors import UsageError
     from harness.request.settings import parse_settings
-    from harness.train.adapter import Recipe, train
-    from harness.train.examples import open_examples
     from methods import build, get
 
     if guidance_layers not in ("all", "middle"):

@@ -1,7 +1,7 @@
 """Self-distillation of a method's adapter: the unpruned model teaches the pruned one, only the adapter learns.
 
 Loss on the answer tokens: cross-entropy + KL(teacher || student), both with weight 1, temperature 1, mean over tokens;
-a third term (harness/train/guidance.py) is ours, with weight 0 unless asked for.
+a third term (harness/adapter_training/guidance.py) is ours, with weight 0 unless asked for.
 The hard choice of units has no gradient; the adapter learns through the joint attention of the ViT and through the
 aggregate's weights. Source: QuietPrune's training, as far as it is known (methods/quietprune.py).
 """
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import AdamW
 
+from harness.adapter_training.examples import Example, Stream
+from harness.adapter_training.guidance import guidance_loss, refuse_tiles, watching_answers, watching_cuts
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
 from harness.models.families.family import Inputs
 from harness.models.loading import OpenModel
 from harness.models.trace import Trace
 from harness.records.errors import UsageError
-from harness.train.examples import Example, Stream
-from harness.train.guidance import guidance_loss, refuse_tiles, watching_answers, watching_cuts
 from methods.base import Budget, Plan, Pruner
 
 

@@ -1,0 +1,1 @@
+"""Training of QuietPrune's adapter on any supported model."""
