@@ -23,10 +23,10 @@ from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import read_log
 from harness.store.log_writer import RunLog
-from harness.submissions.choosing import choose
+from harness.submissions.eligibility import choose
 from harness.submissions.parquet import stream_runs, write_rows
 from harness.submissions.rows import rows_hash
-from harness.submissions.strict import canonical
+from harness.submissions.safe_json import canonical
 from harness.submissions.writing import Written, write
 
 HARDWARE = {"cpu": "two cores", "architecture": "x86_64", "cores": 2, "memory_gib": 8, "gpus": []}

@@ -18,9 +18,9 @@ from hand_submissions import Template, forge, forge_rows, prepared
 from harness.records.errors import HarnessError
 from harness.records.records import RunSpec
 from harness.submissions import SAMPLE_COLUMNS, read
-from harness.submissions.checking import batch_name, check_results
 from harness.submissions.folder import RUN_NAME
-from harness.submissions.strict import canonical
+from harness.submissions.folder_checks import batch_name, check_results
+from harness.submissions.safe_json import canonical
 
 HTML, SQL = "<img src=x onerror=alert(1)>", "x'; DROP TABLE runs; --"
 

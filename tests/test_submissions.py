@@ -23,11 +23,11 @@ from harness.run import runner
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
 from harness.submissions import SAMPLE_COLUMNS, read
-from harness.submissions.checking import check_results
-from harness.submissions.choosing import choose
+from harness.submissions.eligibility import choose
+from harness.submissions.folder_checks import check_results
 from harness.submissions.parquet import stream_runs, write_rows
 from harness.submissions.rows import read_counts, rows_hash, spell_counts
-from harness.submissions.strict import canonical, schema, violations
+from harness.submissions.safe_json import canonical, schema, violations
 from harness.submissions.writing import write
 
 DEMO = '''"""Keeps the longest tokens."""

@@ -36,7 +36,7 @@ def submit(
 ) -> None:
     """Write finished runs and their controls for others to check; exit 1 and nothing written if one is refused."""
     from harness.cli.stores import open_store
-    from harness.submissions.choosing import choose
+    from harness.submissions.eligibility import choose
     from harness.submissions.writing import write
 
     folder = out or default_folder()

@@ -18,8 +18,8 @@ def is_results(what: str) -> bool:
 
 def validate_results(path: Path, base: str, data_dir: Path | None, json: bool) -> bool:
     """Check and print; whether all is well."""
-    from harness.submissions.checking import check_results
     from harness.submissions.folder import SUBMISSIONS, submissions_folder
+    from harness.submissions.folder_checks import check_results
 
     folder = path / SUBMISSIONS if (path / "published").is_dir() else submissions_folder(path)
     below = (

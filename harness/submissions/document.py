@@ -11,8 +11,8 @@ from typing import Any
 
 from harness.records.records import RunSpec
 from harness.store.log_reader import RunContents
-from harness.submissions.claims import origin_of, over
 from harness.submissions.rows import rows_hash, rows_of
+from harness.submissions.run_checks import origin_of, over
 
 SCHEMA_VERSION = 1
 DISTRIBUTION = "visual-token-pruning"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.errors import HarnessError, UsageError
-from harness.submissions.strict import BadDocument, load_json, schema, violations
+from harness.submissions.safe_json import BadDocument, load_json, schema, violations
 
 SUBMISSIONS = "submissions"
 SAMPLES = "samples.parquet"

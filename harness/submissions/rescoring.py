@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.benchmarks.base import Benchmark
 from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UnknownBenchmark
 from harness.records.records import Record, Sample
-from harness.submissions.claims import Claim, same
+from harness.submissions.run_checks import Claim, same
 
 
 class Judge:

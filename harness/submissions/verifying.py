@@ -22,13 +22,13 @@ from harness.records.provenance import current_code, git_state
 from harness.records.records import Record, Sample
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
-from harness.submissions.bounds import row_problems
-from harness.submissions.choosing import source_of
-from harness.submissions.claims import Claim, claim_of, same
 from harness.submissions.document import SCHEMA_VERSION, file_hash
+from harness.submissions.eligibility import source_of
 from harness.submissions.folder import Batch, Problem, Rejected, open_batch
 from harness.submissions.parquet import stream_runs
-from harness.submissions.strict import canonical
+from harness.submissions.row_checks import row_problems
+from harness.submissions.run_checks import Claim, claim_of, same
+from harness.submissions.safe_json import canonical
 
 ANSWERS_AGREE_RATIO = 0.95  # of the repeated questions
 

@@ -14,13 +14,13 @@ from typing import Any
 from harness.records.errors import EnvironmentProblem
 from harness.records.records import RANDOM
 from harness.store.log_reader import RunContents
-from harness.submissions.checking import GROUP, Shelf, batch_name, batch_problems
-from harness.submissions.choosing import Chosen, source_of
 from harness.submissions.document import Submitted, document, submitted
+from harness.submissions.eligibility import Chosen, source_of
 from harness.submissions.folder import SAMPLES, Batch, Problem, Rejected, batches, open_batch
+from harness.submissions.folder_checks import GROUP, Shelf, batch_name, batch_problems
 from harness.submissions.parquet import write_rows
 from harness.submissions.rescoring import Judge
-from harness.submissions.strict import canonical
+from harness.submissions.safe_json import canonical
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.records.provenance import method_file
 from harness.records.records import BLIND, FULL, RANDOM
 from harness.store.log_reader import RunContents, read_log
 from harness.store.lookup import Row, name_of, named, newest, rows_of
-from harness.submissions.claims import CELL, RANDOM_WEIGHTS
+from harness.submissions.run_checks import CELL, RANDOM_WEIGHTS
 
 if TYPE_CHECKING:
     from harness.store.database import Store

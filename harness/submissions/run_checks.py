@@ -19,7 +19,7 @@ from harness.records.records import FULL, RANDOM, Record, RunSpec, digest
 from harness.run.figures import figures_of
 from harness.stats import paired_difference
 from harness.store.log_reader import RunContents
-from harness.submissions.bounds import PRIVATE, Document, Rows
+from harness.submissions.row_checks import PRIVATE, Document, Rows
 from harness.submissions.rows import records_of
 from methods import names
 

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.records import digest
-from harness.submissions.bounds import row_problems
-from harness.submissions.claims import (
+from harness.submissions.folder import Batch, Problem, batches, open_batch, strangers
+from harness.submissions.git_checks import blobs_at, edited, own_verifications, published_problems
+from harness.submissions.parquet import BadRows, stream_runs
+from harness.submissions.rescoring import Judge
+from harness.submissions.row_checks import row_problems
+from harness.submissions.run_checks import (
     Claim,
     budget_problems,
     claim_of,
@@ -21,10 +25,6 @@ from harness.submissions.claims import (
     identity_problems,
     timing_problems,
 )
-from harness.submissions.folder import Batch, Problem, batches, open_batch, strangers
-from harness.submissions.parquet import BadRows, stream_runs
-from harness.submissions.rescoring import Judge
-from harness.submissions.unchanged import blobs_at, edited, own_verifications, published_problems
 
 MAX_TOTAL_BYTES = 64 * 2**20  # of all submissions
 GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
