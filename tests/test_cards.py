@@ -7,7 +7,7 @@ import pytest
 from logged_runs import FIGURES, HERE, record, spec
 
 import methods
-from harness.cards import MODELS, board_ra, card_of, entry, golden_counts, placed
+from harness.authoring.cards import MODELS, board_ra, card_of, entry, golden_counts, placed
 from harness.report.compare import verdicts
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
@@ -29,7 +29,9 @@ def test_every_card_names_hook_points_cost_source_and_departures(name):
 def test_the_page_has_the_card_as_it_is_now(name):
     """The golden files' line aside, which takes their check: `harness validate --golden` has its own tests."""
     lines = [line for line in entry(card_of(methods.get(name))).splitlines() if line]
-    assert set(lines) <= set(PAGE.read_text().splitlines()), "python -m harness.cards --write docs/methods.md ..."
+    assert set(lines) <= set(PAGE.read_text().splitlines()), (
+        "python -m harness.authoring.cards --write docs/methods.md ..."
+    )
 
 
 def test_the_page_shows_what_the_submitted_board_says():
@@ -39,7 +41,7 @@ def test_the_page_shows_what_the_submitted_board_says():
     for method, found in board.items():
         assert set(found) == {"reference-a", "reference-b"}
         assert all(spelled in rows[method] for spelled in found.values()), (
-            "python -m harness.cards --write ... --results"
+            "python -m harness.authoring.cards --write ... --results"
         )
 
 

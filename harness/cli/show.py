@@ -34,7 +34,7 @@ def _method(name: str, store: options.Store, json: bool) -> None:
     from dataclasses import asdict
 
     import methods
-    from harness.cards import card_of, entry
+    from harness.authoring.cards import card_of, entry
     from harness.cli.method_errors import method_errors
     from harness.cli.stores import open_store
     from harness.records.provenance import recorded_method
