@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from harness.capabilities import EXTRAS, Extra, Finding, extras, latency, nvml
+from harness.doctor import EXTRAS, Extra, Finding, extras, latency, nvml
 from harness.latency.clock import PerfCounterBackend, StageClock
 from harness.latency.machine import DeviceState
 from harness.latency.selftest import Trust, trust_of

@@ -14,9 +14,8 @@ def doctor(no_timing: options.NoTiming = False, store: options.Store = None, jso
 
     Exit 3 if something that is needed is amiss.
     """
-    from harness.capabilities import AMISS
     from harness.cli.stores import open_store
-    from harness.doctor import examine
+    from harness.doctor import AMISS, examine
     from harness.latency.selftest import SECONDS
     from harness.models.quiet import quiet_transformers
 
