@@ -13,8 +13,8 @@ from harness.records.errors import HarnessError
 from harness.store.database import default_store_path
 from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board
-from leaderboard.drawing import draw
-from leaderboard.place import Place
+from leaderboard.render_streamlit import draw
+from leaderboard.sources import Place
 
 PAGES = {
     "overview": (

@@ -10,19 +10,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import ArrayLike, NDArray
 
 from harness.latency.break_even import BreakEven, break_even
 from harness.records.errors import UsageError
 from harness.records.figures import OK
 from harness.records.records import LatencyRow
 from harness.report.compare import Versus, versus
-from harness.report.gather import FULL, Group, Line, assessed
-from harness.stats import front_probabilities
+from harness.report.gather import FULL, RESAMPLES, Group, Line, assessed
+from harness.stats import drawn_means, front_probabilities
 from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
-from leaderboard import place as reading
-from leaderboard.frontier import means_over_draws, resamples_for
-from leaderboard.place import Place, place_of
+from leaderboard import sources as reading
+from leaderboard.sources import Place, place_of
+
+LARGE = 1_000_000  # resamples x clusters that are drawn while somebody waits
+
+
+def resamples_for(clusters: ArrayLike) -> int:
+    """As many draws as the report makes, fewer with very many clusters, at least 400: a share to 5 points."""
+    return max(400, min(RESAMPLES, LARGE // len(np.unique(np.asarray(clusters)))))
+
+
+def means_over_draws(scores: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
+    """(resamples, runs) mean scores over clusters drawn with replacement.
+
+    scores: (runs, samples) in [0, 1]; clusters: (samples,) labels.
+    """
+    return drawn_means(scores, clusters, resamples=resamples_for(clusters))
+
 
 GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
 

@@ -19,13 +19,13 @@ from harness.store.lookup import name_of
 from leaderboard.blocks import Block
 from leaderboard.data import Board, full_of, group_of, open_board
 from leaderboard.palette import mark_of
-from leaderboard.published import printed
+from leaderboard.papers import printed
 from leaderboard.questions import question_of
 from leaderboard.ranking import budgets_of
+from leaderboard.render_html import page
+from leaderboard.sources import folders
 from leaderboard.suites import suite_group, suites_of
-from leaderboard.traces import folders
 from leaderboard.views import compare, latency, method, overview, pareto, profile, published, samples, submit
-from leaderboard.writing import page
 
 SAMPLES = 6  # questions a run that are shown, those that pruning lost first
 HERE = Path(__file__).resolve().parent / "static"

@@ -9,7 +9,7 @@ from harness.report.markup import Markup, tag
 from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED, VERIFIED
 from leaderboard.palette import Mark, mark_of
-from leaderboard.place import LOCAL
+from leaderboard.sources import LOCAL
 
 _GLYPHS = {
     **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★", "hexagon": "⬢"},

@@ -19,9 +19,8 @@ from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_m
 from harness.stats.draws import SEED
 from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
-from leaderboard.data import Board, Scores, finished, scores_of
-from leaderboard.frontier import resamples_for
-from leaderboard.place import LOCAL, Place
+from leaderboard.data import Board, Scores, finished, resamples_for, scores_of
+from leaderboard.sources import LOCAL, Place
 
 Arm = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
 

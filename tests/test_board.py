@@ -20,13 +20,13 @@ from commands import commands_in
 from stored_runs import add_run, arm, new_store
 
 from harness.report.gather import Line
-from leaderboard import charts, drawing, writing
+from leaderboard import charts
+from leaderboard import render_html as writing
+from leaderboard import render_streamlit as drawing
 from leaderboard.blocks import Chart, Table, Words
-from leaderboard.data import certainty_of, group_of, open_board
+from leaderboard.data import certainty_of, group_of, means_over_draws, open_board
 from leaderboard.export import export
-from leaderboard.frontier import means_over_draws
-from leaderboard.kept import DROPPED, GONE, KEPT, MERGED, bits, grid_of, stages
-from leaderboard.overlay import key, overlay
+from leaderboard.overlay import DROPPED, GONE, KEPT, MERGED, bits, grid_of, key, overlay, stages
 from leaderboard.palette import mark_of
 from leaderboard.ranking import budgets_of, middle_of, ranking
 

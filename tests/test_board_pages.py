@@ -123,8 +123,8 @@ def test_a_torn_database_is_rebuilt_from_its_logs_and_that_is_told(store: Path, 
 
 
 def test_a_busy_store_is_told_in_words(store: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("leaderboard.place.LOCK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("leaderboard.place.stamp_of", lambda files: (1, 1, 1))  # nothing is cached under this stamp
+    monkeypatch.setattr("leaderboard.sources.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("leaderboard.sources.stamp_of", lambda files: (1, 1, 1))  # nothing is cached under this stamp
     with FileLock(f"{store}.lock"):
         assert "in use by another process" in page("overview", store).info[0].value.replace("\\", "")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.records.errors import HarnessError
-from leaderboard.papers import csv_of, sources, with_baselines
-from leaderboard.published import FOLDERS, printed
+from leaderboard.papers import FOLDERS, csv_of, printed, sources, with_baselines
 
 NUMBERS = printed()
 

@@ -14,8 +14,8 @@ from harness.store.lookup import Row, name_of
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, against
-from leaderboard.drawing import draw
 from leaderboard.ranking import budgets_of, middle_of
+from leaderboard.render_streamlit import draw
 
 SHOWN = 200  # flipped questions that are listed
 

@@ -11,7 +11,7 @@ from harness.store.lookup import Row
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, break_even_of
-from leaderboard.drawing import draw
+from leaderboard.render_streamlit import draw
 
 HOW = (
     "Medians of a prefill; each run was timed in turns with no pruning in one process, so compare the two bars of a "

@@ -11,8 +11,8 @@ from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Code, Heading, Prose, Table, Words
 from leaderboard.cards import card_of
 from leaderboard.data import Board, full_of
-from leaderboard.drawing import draw
 from leaderboard.palette import mark_of
+from leaderboard.render_streamlit import draw
 
 
 def show(board: Board) -> None:

@@ -15,9 +15,9 @@ from harness.submissions import SELF_REPORTED
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, File, Heading, Html, Table, Words
 from leaderboard.data import Board, full_of
-from leaderboard.drawing import draw
 from leaderboard.palette import mark_of
 from leaderboard.ranking import ranking
+from leaderboard.render_streamlit import draw
 from leaderboard.suites import SuiteGroup
 
 HOW = (

@@ -11,7 +11,7 @@ from harness.report.gather import FULL, RANDOM, Group, Line
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Table, Words
 from leaderboard.data import Board, certainty_of, full_of
-from leaderboard.drawing import draw
+from leaderboard.render_streamlit import draw
 from leaderboard.suites import SuiteGroup, certainty
 
 HOW = (

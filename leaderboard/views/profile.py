@@ -9,8 +9,8 @@ from harness.latency.traces import Profile, read_profile
 from leaderboard import charts, filters
 from leaderboard.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard.data import Board
-from leaderboard.drawing import draw
-from leaderboard.traces import arm_ms, folders
+from leaderboard.render_streamlit import draw
+from leaderboard.sources import arm_ms, folders
 
 TOP = 15  # operators of an arm
 ARMS = {"base": "no pruning"}

@@ -9,9 +9,8 @@ import streamlit as st
 from leaderboard import filters
 from leaderboard.blocks import Block, File, Html, Words
 from leaderboard.data import Board
-from leaderboard.drawing import draw
-from leaderboard.papers import csv_of, sources, with_baselines
-from leaderboard.published import Printed, printed
+from leaderboard.papers import Printed, csv_of, printed, sources, with_baselines
+from leaderboard.render_streamlit import draw
 
 ALL = "all"
 HOW = (

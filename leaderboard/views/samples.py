@@ -12,12 +12,11 @@ from harness.store.lookup import Row, name_of
 from leaderboard import filters
 from leaderboard.blocks import Block, Chart, Heading, Html, Table, Words
 from leaderboard.data import Board, full_of, sample_ids, sample_rows
-from leaderboard.drawing import draw
-from leaderboard.kept import GONE, KEPT, grid_of, stages
-from leaderboard.overlay import key, overlay
+from leaderboard.overlay import GONE, KEPT, grid_of, key, overlay, stages
 from leaderboard.palette import mark_of
 from leaderboard.questions import image_of, question_of
 from leaderboard.ranking import budgets_of, middle_of
+from leaderboard.render_streamlit import draw
 
 WHICH = ("all", "lost by pruning", "gained by pruning", "wrong")
 MOST = 1000  # samples in the list

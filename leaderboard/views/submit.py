@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from leaderboard.blocks import Block, Code, Heading, Prose, Words
 from leaderboard.data import Board
-from leaderboard.drawing import draw
+from leaderboard.render_streamlit import draw
 
 
 def show(board: Board) -> None:

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from harness.report.markup import Markup, join, tag
 from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
-from leaderboard.drawing import cut, decimals
+from leaderboard.render_streamlit import cut, decimals
 
 _META = (
     '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

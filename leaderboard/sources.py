@@ -15,13 +15,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from harness.latency.traces import PROFILE, Profile
 from harness.store.database import Store
 from harness.store.lookup import Row, newest, rows_of
 from harness.submissions import SELF_REPORTED, VERIFIED, Submissions, read
 from harness.submissions.folder import SUBMISSIONS
 
 LOCK_TIMEOUT_S = 3.0  # a page waits this long for a writer's turn to end
+
+
 LOCAL = "local"  # provenance of a run of the store, beside the submissions' two
+
+
 Stamp = tuple[int, ...]
 
 
@@ -132,3 +137,19 @@ def _of(ids: Sequence[str]) -> str:
 
 def _store(place: Place, tell: Callable[[str], object] = lambda words: None) -> Store:
     return Store(place.store, lock_timeout_s=LOCK_TIMEOUT_S, tell=tell)
+
+
+FOLDER = "traces"
+
+
+_BARS = {"llm": "llm_prefill"}  # range in a trace -> stage of a bar
+
+
+def folders(store: Path) -> dict[str, Path]:
+    """The profiles in the folder `traces` beside a store, by the names of their folders."""
+    return {file.parent.name: file.parent for file in sorted((store.parent / FOLDER).glob(f"*/{PROFILE}"))}
+
+
+def arm_ms(profile: Profile, arm: str) -> dict[str, float]:
+    """Stage -> ms of an arm, without the profiler's own time."""
+    return {_BARS.get(one.stage, one.stage): one.ms for one in profile.stages.get(arm, [])}
