@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.flops.prefill import Cost, dims_of, planned_realised, prefill_flops, unpruned_realised
 from harness.models.engine import Engine
-from harness.models.loading import FAMILIES
+from harness.models.families.registry import family_class
 from harness.validate.tiny import TINY
 from methods import build
 from methods.base import Budget
@@ -20,7 +20,7 @@ METHODS = ("", "random", "vprune", "fastv", "divprune", "visionzip", "vispruner"
 
 @pytest.fixture(scope="module", params=list(PROMPTS))
 def family(request):
-    return FAMILIES[request.param](TINY[request.param].build())
+    return family_class(request.param)(TINY[request.param].build())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness.interrupts import graceful_stop
+from harness.cli.interrupts import graceful_stop
 from harness.records.errors import Interrupted
 
 

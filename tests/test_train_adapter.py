@@ -28,7 +28,8 @@ from harness.cli import main
 from harness.models.engine import Engine
 from harness.models.families.family import Family
 from harness.models.families.qwen3_vl import Qwen3VL
-from harness.models.loading import FAMILIES, OpenModel, WrongAdapter, load_adapter
+from harness.models.families.registry import family_class
+from harness.models.loading import OpenModel, WrongAdapter, load_adapter
 from harness.records.errors import UsageError
 from harness.validate.tiny import TINY, Grids
 from methods.quietprune import QuietPrune
@@ -107,7 +108,7 @@ def test_the_teacher_is_the_mean_attention_of_the_chosen_layers(layers: str, cho
 
 
 def test_guidance_is_refused_where_images_are_cut_into_tiles(tmp_path):
-    family = FAMILIES["llava_next"](TINY["llava_next"].build(llm_layers=2))
+    family = family_class("llava_next")(TINY["llava_next"].build(llm_layers=2))
     exam, steps = Exam(family, TINY["llava_next"].processed, ((6, 12),)), []
     with pytest.raises(UsageError, match="--guidance-weight 0"):
         train(exam, PRUNER, stream, Recipe(1, 1, guidance_weight=0.5), tmp_path / "a.safetensors", steps.append)
@@ -262,7 +263,7 @@ def test_the_command_trains_on_a_file_and_writes_an_adapter(tmp_path, monkeypatc
 @pytest.mark.parametrize("family", list(TINY))
 def test_gradients_of_every_family_are_those_of_finite_differences(family):
     """The published loss's way: from the answer's logits through LLM, aggregate and joint attention to the adapter."""
-    kind = FAMILIES[family](TINY[family].build(torch.float64))
+    kind = family_class(family)(TINY[family].build(torch.float64))
     engine = Engine(kind, PRUNER)
     inputs = kind.inputs(TINY[family].processed(TINY[family].one_image[0]))
     adapter, plan = engine.prepared, plan_for(engine, inputs, 0.4)

@@ -1,8 +1,8 @@
 """Method cards: what a method is, where it acts, what it needs and costs, and where it departs from its authors.
 
-Everything comes from the class and its module's docstring; nothing is written twice. `python -m harness.authoring.cards --write
-docs/methods.md --golden tests/golden --results results` makes the page of all methods, with the state of their golden
-files and what they keep on the board.
+Everything comes from the class and its module's docstring; nothing is written twice. `python -m harness.authoring.cards
+--write docs/methods.md --golden tests/golden --results results` makes the page of all methods, with the state of
+their golden files and what they keep on the board.
 """
 
 from __future__ import annotations
@@ -159,9 +159,9 @@ def page(golden: Mapping[str, Counter[str]], board: Mapping[str, Mapping[str, st
     """The Markdown page of all methods. golden: `golden_counts`, board: `board_ra`; {} to leave one out."""
     cards = [card_of(methods.get(name)) for name in methods.names()]
     head = (
-        "# Methods\n\nMade by `python -m harness.authoring.cards --write docs/methods.md --golden tests/golden --results results`"
-        "; do not edit. `harness show METHOD` says the same, with the runs of your store. Sites, signals and floors "
-        "are those of the default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM "
+        "# Methods\n\nMade by `python -m harness.authoring.cards --write docs/methods.md --golden tests/golden "
+        "--results results`; do not edit. `harness show METHOD` says the same, with the runs of your store. "
+        "Sites, signals and floors are those of the default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM "
         "layers) and "
         "LLaVA-1.5-7B's (576, 23 that run, 32). Words of cost: n visual tokens in, k kept, d width, d_k width of "
         "a head's key, h heads, T tokens of the prompt, q of the question. RA is the share of the unpruned accuracy "

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import options
+from harness.cli.interrupts import graceful_stop
+from harness.cli.options import budgets_of, methods_of, revised, scenes_of, split
 from harness.cli.printing import print_json, print_rows, tell
-from harness.cli.words import budgets_of, methods_of, revised, scenes_of, split
-from harness.interrupts import graceful_stop
 from harness.records.errors import Interrupted, UsageError
 from harness.request.settings import check_attention, check_image_backend, device_of
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import options
+from harness.cli.interrupts import graceful_stop
 from harness.cli.printing import print_json, tell
 from harness.cli.run import asked_budget
-from harness.interrupts import graceful_stop
 from harness.records.errors import HarnessError, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
 from harness.request.settings import check_attention, check_image_backend, device_of

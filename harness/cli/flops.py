@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import options
+from harness.cli.options import budgets_of, methods_of, scenes_of, split
 from harness.cli.printing import print_json, print_rows, tell
-from harness.cli.words import budgets_of, methods_of, scenes_of, split
 from harness.records.errors import UsageError
 
 _STAGES = ("vit", "projector", "select", "llm", "total", "paper_2ndm", "paper_3ndm")

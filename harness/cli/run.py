@@ -14,8 +14,8 @@ import typer
 
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.cli import options
+from harness.cli.interrupts import graceful_stop
 from harness.cli.printing import print_json, tell
-from harness.interrupts import graceful_stop
 from harness.models.quiet import quiet_profiler
 from harness.records.errors import EnvironmentProblem, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
@@ -68,7 +68,7 @@ def run(
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
-    from harness.cli.suite_telling import print_suite
+    from harness.cli.telling import print_suite
     from harness.latency.profiler import profile_request, sources_opened_once
     from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import options
+from harness.cli.interrupts import graceful_stop
+from harness.cli.options import revised
 from harness.cli.printing import print_json, tell
-from harness.cli.words import revised
-from harness.interrupts import graceful_stop
 from harness.records.errors import DiskFull, Interrupted, UsageError
 from harness.request.settings import check_attention, check_image_backend, device_of
 
@@ -70,8 +70,7 @@ def sweep(
         "timing": False if no_timing else None, "pairs": pairs, "sessions": sessions, "minutes": minutes,
     }  # fmt: skip
     from harness.cli.stores import open_store
-    from harness.cli.sweep_telling import document
-    from harness.cli.sweep_watching import watching
+    from harness.cli.sweep_telling import document, watching
     from harness.models.quiet import quiet_transformers
     from harness.sweep.loop import conduct
 

@@ -14,8 +14,40 @@ import typer
 
 from harness.cli import options
 from harness.cli.printing import print_json, print_rows, tell
-from harness.cli.validate_results import is_results, validate_results
 from harness.records.errors import UsageError
+
+
+def is_results(what: str) -> bool:
+    """Whether an argument is a folder of results, or something within its submissions."""
+    from harness.submissions.folder import SUBMISSIONS
+
+    path = Path(what)
+    inside = SUBMISSIONS in path.absolute().parts and path.exists()
+    return inside or (path.is_dir() and any((path / name).is_dir() for name in (SUBMISSIONS, "published")))
+
+
+def validate_results(path: Path, base: str, data_dir: Path | None, json: bool) -> bool:
+    """Check and print; whether all is well."""
+    from harness.submissions.folder import SUBMISSIONS, submissions_folder
+    from harness.submissions.folder_checks import check_results
+
+    folder = path / SUBMISSIONS if (path / "published").is_dir() else submissions_folder(path)
+    below = (
+        path.absolute().relative_to(folder.absolute()).parts
+        if path.absolute().is_relative_to(folder.absolute())
+        else ()
+    )
+    found = check_results(folder, below[0] if below else None, base, data_dir)
+    if json:
+        problems = [{"where": one.where, "problem": one.what} for one in found.problems]
+        print_json({"batches": found.batches, "runs": found.runs, "problems": problems, "notes": list(found.notes)})
+    for note in found.notes:
+        tell(f"note: {note}")
+    for problem in found.problems:
+        tell(str(problem))
+    tell(f"{found.runs} runs in {found.batches} batches: {len(found.problems) or 'no'} problems")
+    return not found.problems
+
 
 What = Annotated[
     str | None,
@@ -25,11 +57,19 @@ What = Annotated[
         "submissions: results, or a batch or file in it.",
     ),
 ]
+
+
 Golden = Annotated[Path | None, typer.Option("--golden", metavar="DIR", help="A folder of golden .npz files.")]
+
+
 FamilyName = Annotated[str, typer.Option("--family", help="A model family, or all.")]
+
+
 Base = Annotated[
     str, typer.Option("--base", metavar="COMMIT", help="Submissions of this commit must still be there, unchanged.")
 ]
+
+
 Unconfined = Annotated[
     bool, typer.Option("--unconfined", help="Run a file that you trust in this process, for a debugger.")
 ]
@@ -98,6 +138,8 @@ def _golden(folder: Path, json: bool) -> bool:
 
 
 CONDUCT = {"check": "conduct", "sentence": "A method computes within its limits and reaches for nothing else."}
+
+
 _STATUSES = {
     "pass": "pass",
     "fail": "fail",
@@ -154,8 +196,8 @@ def _confined(name: str, families: list[str]) -> list[dict[str, Any]]:
 
 
 def _families(word: str) -> list[str]:
+    from harness.models.families.registry import FAMILIES
     from harness.records.errors import nearest
-    from harness.validate.contract.subject import FAMILIES
 
     if word == "all":
         return list(FAMILIES)

@@ -21,7 +21,8 @@ from harness.flops.prefill import Cost, planned_realised, unpruned_realised
 from harness.models import catalogue
 from harness.models.engine import plan_of
 from harness.models.families.family import Family, Inputs
-from harness.models.loading import FAMILIES, model_type, parted, resolve
+from harness.models.families.registry import family_class
+from harness.models.loading import model_type, parted, resolve
 from harness.models.processors import TEXT, load_processor, processor_of
 from harness.models.random_weights import adapter_of, on_meta
 from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
@@ -58,7 +59,7 @@ def unloaded(name: str) -> Unloaded:
         family, processor = adapter_of(entry)(on_meta(entry)), processor_of(entry)
     else:
         source, revision = parted(resolve(name))
-        kind = FAMILIES[model_type(source, revision)]
+        kind = family_class(model_type(source, revision))
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
             model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)

@@ -24,11 +24,7 @@ from harness.models import catalogue
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.models.families.family import Family, Inputs
-from harness.models.families.internvl import InternVL
-from harness.models.families.llava import Llava
-from harness.models.families.llava_next import LlavaNext
-from harness.models.families.qwen2_5_vl import Qwen25VL
-from harness.models.families.qwen3_vl import Qwen3VL
+from harness.models.families.registry import family_class
 from harness.models.processors import load_processor
 from harness.records.errors import (
     CorruptCheckpoint,
@@ -42,9 +38,6 @@ from harness.reference.paths import MODELS
 from methods.base import Pruner
 
 EMBEDDED = {f"reference-{letter}": folder for letter, folder in MODELS.items()}
-FAMILIES: dict[str, type[Family]] = {
-    family.model_type: family for family in (Qwen3VL, Qwen25VL, InternVL, Llava, LlavaNext)
-}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -130,9 +123,7 @@ def adapter_file(family: Family, pruner: Pruner | None) -> Path | None:
 def family_of(model: nn.Module) -> Family:
     """The adapter of a native model. Raises UsageError for other families."""
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if kind not in FAMILIES:
-        raise UsageError(f"cannot prune a {kind}; families so far: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[kind](model)
+    return family_class(kind)(model)
 
 
 def load_adapter(path: Path, projector_hash: str) -> dict[str, Tensor]:
@@ -176,7 +167,7 @@ def open_model(
             f"cannot load {name}: {str(error).splitlines()[0]}; is the folder complete (config, weights, tokenizer)?"
         ) from error
     model = model.to(target).eval()
-    family = FAMILIES[kind](model)
+    family = family_class(kind)(model)
     family.read_template(processor)
     return OpenModel(
         str(name), _revision(source, model), model, processor, family, dtype, device, attention,
@@ -242,8 +233,7 @@ def model_type(source: str, revision: str = "main") -> str:
         if Path(source).is_dir():
             raise CorruptCheckpoint(f"{source} has no readable config.json: {str(error).splitlines()[0]}") from error
         raise _unavailable(source, revision) from error
-    if config.model_type not in FAMILIES:
-        raise UsageError(f"{source} is a {config.model_type}; families so far: {', '.join(sorted(FAMILIES))}")
+    family_class(config.model_type, source)
     return config.model_type
 
 

@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConf
 
 from harness.models.catalogue import Entry
 from harness.models.families.family import Family
-from harness.models.loading import DTYPES, FAMILIES, OpenModel, device_and_dtype
+from harness.models.families.registry import family_class
+from harness.models.loading import DTYPES, OpenModel, device_and_dtype
 from harness.models.processors import processor_of
-from harness.records.errors import UsageError
 from harness.records.records import digest
 
 BLOCK = 1_048_573  # a prime
@@ -65,9 +65,7 @@ def open_random(
 
 def adapter_of(entry: Entry) -> type[Family]:
     """The adapter of an entry's family. Raises UsageError where there is none."""
-    if entry.family not in FAMILIES:
-        raise UsageError(f"{entry.name} is a {entry.family}; families so far: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[entry.family]
+    return family_class(entry.family, entry.name)
 
 
 def config_of(entry: Entry) -> PretrainedConfig:

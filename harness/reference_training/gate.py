@@ -1,4 +1,4 @@
-"""Whether the suite tells selectors apart: `python -m harness.reference_training.gate` prints exact match by selector, budget.
+"""Exact match of the suite by selector and budget: `python -m harness.reference_training.gate` prints it.
 
 Visual tokens are dropped at the interface: dropped ones are masked as keys from the first layer on; kept ones stay at
 their positions. *oracle* keeps the tokens that the target's boxes touch

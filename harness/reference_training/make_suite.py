@@ -1,5 +1,6 @@
-"""Makes the frozen suite: `python -m harness.reference_training.make_suite --seed 0 --out DIR`. The same seed gives the same
-bytes.
+"""Make the frozen suite: `python -m harness.reference_training.make_suite --seed 0 --out DIR`.
+
+The same seed gives the same bytes.
 
 Crowded images carry the reading questions, moderate ones the rest; several questions share an image, which is also
 the cluster for statistics. Images are lossy WebP, whose decoding is exact by its standard, so that every reader sees

@@ -1,8 +1,8 @@
 """The training forward of model B: batched square images, several questions packed behind each.
 
-As harness/reference_training/packed.py does for model A: the native modules' own weights, one sequence [vision_start, image,
-vision_end, question 1, question 2, ...] with a block mask. Patches come in merge-unit order, four to a 32-pixel unit,
-so that the labels of model A serve here too; the language model sees them in raster order.
+As harness/reference_training/packed.py does for model A: the native modules' own weights, one sequence
+[vision_start, image, vision_end, question 1, question 2, ...] with a block mask. Patches come in merge-unit order,
+four to a 32-pixel unit, so that the labels of model A serve here too; the language model sees them in raster order.
 """
 
 from dataclasses import dataclass

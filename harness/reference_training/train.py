@@ -1,4 +1,4 @@
-"""Trains a reference model: `python -m harness.reference_training.train --minutes 102 --out runs/reference-a [--model b]`.
+"""Train a reference model: `python -m harness.reference_training.train --minutes 102 --out DIR [--model b]`.
 
 Data-parallel workers of one thread each (CPU), or one worker on an accelerator. Every `--save-seconds` a checkpoint
 replaces the last; `--resume` goes on from it: model, optimizers, position in the course; data follow from (seed,

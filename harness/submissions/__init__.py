@@ -5,9 +5,9 @@
                                     measured, and `stale`, `provenance` ("verified" | "self-reported"), `batch`
     found.runs                      the same as a pandas frame
     found.facts                     machine id -> {"machine_id", "hardware", "software"}
-    found.samples(run_ids, columns) a frame with columns of a store's `samples`; by default those that
-                                    `harness.report.compare.samples_of` gives: run_id, sample_id, cluster, category, score,
-                                    prediction. Sorted by run id, then sample id.
+    found.samples(run_ids, columns) a frame with columns of a store's `samples`; by default those of
+                                    `harness.report.compare.samples_of`: run_id, sample_id, cluster, category,
+                                    score, prediction. Sorted by run id, then sample id.
 
 A batch is what one `harness submit` wrote for one model and one set of questions: BATCH/RUN.json for each run, its
 controls among them, and BATCH/samples.parquet with the rows of all. `RUN.verification.json` appears when

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 import methods
 from harness.models.engine import Engine, Prefill
 from harness.models.families.family import Family, Inputs
-from harness.models.loading import FAMILIES
+from harness.models.families.registry import family_class
 from harness.records.errors import UsageError
-from harness.validate.contract import MISTAKES
 from harness.validate.tiny import TINY, Grids, TinyFamily
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View
 
@@ -130,7 +129,7 @@ class Subject:
         return self.fresh(grids, budget, seed, dtype)
 
     def _engine(self, dtype: torch.dtype = torch.float32) -> Engine:
-        family = FAMILIES[self.family_name](self.untouched(dtype))
+        family = family_class(self.family_name)(self.untouched(dtype))
         return Engine(family, noting(self.pruner, self._calls), adapter_of(self.pruner, family))
 
     def untouched(self, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -200,9 +199,6 @@ def adapter_of(pruner: Pruner, family: Family) -> Mapping[str, Tensor] | None:
         return None
     start = replace(pruner, adapter="untrained").prepare(family.info)
     return start.state_dict() if isinstance(start, nn.Module) else None
-
-
-FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
 
 
 def built(name: str) -> Pruner:
