@@ -20,7 +20,7 @@ test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not proof"
 
 # What compares times is proved alone: beside a second process one in a few of its runs is off by more than it may be.
-TIMED := tests/test_proofs_latency.py
+TIMED := tests/latency/test_proofs_latency.py
 proofs: $(VENV)/installed-proofs floor lmms
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m proof --ignore $(TIMED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(TIMED)
@@ -29,11 +29,11 @@ FLOOR := .venv-floor
 FLOOR_VERSION := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1.0/p' pyproject.toml)
 floor: $(FLOOR)/installed-$(FLOOR_VERSION)
 	$(FLOOR)/bin/python -c "import transformers as t; assert t.__version__ == '$(FLOOR_VERSION)', t.__version__"
-	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 tests/test_gold_*.py
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 tests/models/test_gold_*.py
 
 LMMS := .venv-lmms
 lmms: $(LMMS)/installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest -n 2 -m proof tests/test_bridge_*.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest -n 2 -m proof tests/integrations/test_bridge_*.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -161,8 +161,8 @@ def page(golden: Mapping[str, Counter[str]], board: Mapping[str, Mapping[str, st
     head = (
         "# Methods\n\nMade by `python -m harness.authoring.cards --write docs/methods.md --golden tests/golden "
         "--results results`; do not edit. `harness show METHOD` says the same, with the runs of your store. "
-        "Sites, signals and floors are those of the default settings on two shapes: the embedded model (64 visual tokens, 8 ViT blocks, 16 LLM "
-        "layers) and "
+        "Sites, signals and floors are those of the default settings on two shapes: the embedded "
+        "model (64 visual tokens, 8 ViT blocks, 16 LLM layers) and "
         "LLaVA-1.5-7B's (576, 23 that run, 32). Words of cost: n visual tokens in, k kept, d width, d_k width of "
         "a head's key, h heads, T tokens of the prompt, q of the question. RA is the share of the unpruned accuracy "
         "that is left at half of the tokens, from results/submissions, where random's is of one seed.\n"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from harness.latency.resources import BATCHES, NOT_BATCHED
 from harness.latency.roofline import roofline
 from harness.latency.statistics import LatencySummary, summarise, was_throttled
 from harness.records.figures import Figures
@@ -14,6 +13,8 @@ from harness.records.records import LatencyRow, ResourceRow
 from harness.store.log_reader import RunContents
 
 ARMS = ("base", "pruned")
+BATCHES = (1, 8, 32)  # of throughput
+NOT_BATCHED = "batches above 1 are not measured: a batch is prefilled prompt by prompt"
 
 
 def latency_figures(contents: RunContents, machine_id: str) -> dict[str, Any]:

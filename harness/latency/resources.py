@@ -19,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.flops.dims import ModelDims
+from harness.latency.figures import BATCHES
 from harness.latency.machine import energy_reader
 from harness.latency.roofline import (
     BASE,
@@ -128,12 +129,6 @@ def kv_cache_bytes(dims: ModelDims, realised: Realised, bytes_per_value: int) ->
     """Keys and values that the prefill leaves behind, by each layer's own length."""
     tokens = sum(entering + realised.text_tokens for entering in realised.entering)
     return tokens * 2 * dims.llm_key_width * bytes_per_value
-
-
-BATCHES = (1, 8, 32)
-
-
-NOT_BATCHED = "batches above 1 are not measured: a batch is prefilled prompt by prompt"
 
 
 RATE_SECONDS, ENERGY_SECONDS = 0.5, 5.0  # NVML's counter moves every 20 to 100 ms

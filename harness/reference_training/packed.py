@@ -1,9 +1,9 @@
 """The training forward of model A: batched square images, several questions packed behind each.
 
-It runs the native modules' own weights and agrees with the native forward (tests/test_reference_training.py), but
-processes images of one size as a batch, and lets every question see the image and itself only: one sequence
-[vision_start, image, vision_end, question 1, question 2, ...] with a block mask, positions starting anew at each
-question.
+It runs the native modules' own weights and agrees with the native forward
+(tests/reference_training/test_reference_training.py), but processes images of one size as a batch, and lets every
+question see the image and itself only: one sequence [vision_start, image, vision_end, question 1, question 2, ...]
+with a block mask, positions starting anew at each question.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 Every statistic here is a ratio of two totals over samples. Its variance is the clusters' jackknife, its quantile
 Student's t with the effective number of clusters less one. Two corrections make rare events cover (coverage by
-simulation: tests/test_proofs_coverage.py and docs/log.md; the percentile and BCa bootstraps cover less, 75-93 %
+simulation: tests/run/test_proofs_coverage.py and docs/log.md; the percentile and BCa bootstraps cover less, 75-93 %
 at accuracies near 1 or few clusters):
 
 * an accuracy gets Wilson's score interval, with the number of independent samples that its variance tells;

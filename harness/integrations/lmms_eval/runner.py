@@ -14,7 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from harness.integrations.lmms_eval.adapter import Adapter, outcome_of
+from harness.integrations.lmms_eval.adapter import Adapter
+from harness.integrations.lmms_eval.answer import outcome_of
 from harness.integrations.lmms_eval.installed import VERSION
 from harness.integrations.lmms_eval.native import Answer, Answering
 from harness.integrations.lmms_eval.tasks import Task

@@ -1,0 +1,164 @@
+"""What the bridge to lmms-eval does of its own accord; lmms-eval itself is not needed here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import commands_in
+from PIL import Image
+
+from harness import doctor
+from harness.integrations.lmms_eval import installed
+from harness.integrations.lmms_eval.answer import Outcome, Said, cluster_of, outcome_of
+from harness.integrations.lmms_eval.native import stopped, turn_of
+from harness.integrations.lmms_eval.tasks import rows_hash
+from harness.models.loading import OpenModel
+from harness.records.errors import EnvironmentProblem, UsageError
+from harness.records.records import Environment, Record, RunSpec
+from harness.run.comparison import compare
+from harness.run.figures import figures_of
+from harness.store.database import Store
+from harness.store.log_reader import RunContents, read_log
+from harness.store.log_writer import RunLog
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def image(colour: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    return Image.new("RGB", size, (colour, 0, 0))
+
+
+def test_pictures_and_words_reach_the_template_in_their_order(reference_a: OpenModel, tmp_path: Path):
+    image(3).save(tmp_path / "b.png")
+    content = [
+        {"type": "text", "text": "is "},
+        {"type": "image", "url": image(1)},
+        {"type": "text", "text": " like "},
+        {"type": "image", "url": str(tmp_path / "b.png")},
+        {"type": "text", "text": "?"},
+    ]
+    turn = turn_of(reference_a, [{"role": "user", "content": content}])
+    place = "<|vision_start|><|image_pad|><|vision_end|>"
+    assert f"is {place} like {place}?" in turn.text
+    assert [one.getpixel((0, 0))[0] for one in turn.images] == [1, 3]
+    assert reference_a.family.inputs(turn.processed(reference_a)).shape.n == 8
+
+
+def test_a_turn_with_one_picture_first_is_the_harness_own(reference_a: OpenModel):
+    content = [{"type": "image", "url": image(9)}, {"type": "text", "text": "how many stars?"}]
+    bridged = turn_of(reference_a, [{"role": "user", "content": content}]).processed(reference_a)
+    own = reference_a.processed([image(9)], "how many stars?")
+    assert bridged["input_ids"].equal(own["input_ids"]) and bridged["pixel_values"].equal(own["pixel_values"])
+
+
+def test_video_is_refused(reference_a: OpenModel):
+    with pytest.raises(UsageError, match="shows video; pruning takes images"):
+        turn_of(reference_a, [{"role": "user", "content": [{"type": "video", "url": "x.mp4"}]}])
+
+
+@pytest.mark.parametrize(
+    ("until", "left"),
+    [(None, "yes.\n\nno"), (["\n\n"], "yes.\n\nno"), ("no", "yes."), (["\n\n", "."], "yes"), ([""], "yes.\n\nno")],
+)
+def test_stop_strings_cut_the_answer_but_for_the_one_that_nobody_asked_for(until, left: str):
+    assert stopped(" yes.\n\nno ", until) == left
+
+
+def test_questions_about_one_picture_are_one_cluster():
+    one, other = cluster_of({"image": image(1)}, "a"), cluster_of({"image": image(2)}, "b")
+    assert one == cluster_of({"id": 5, "images": [image(1), image(2)]}, "c") and one != other
+    assert cluster_of({"question": "no picture"}, "test:3") == "test:3"
+    assert cluster_of({"image": image(1, (32, 128))}, "a") != one  # the same bytes in another shape
+
+
+def test_rows_are_told_apart_by_content_and_number():
+    rows = [{"question": "a", "image": {"bytes": b"x", "path": None}}, {"question": "b", "image": None}]
+    assert rows_hash(rows, 2) == rows_hash(list(rows), 2) != rows_hash(rows, 1)
+    assert rows_hash([{**rows[0], "image": {"bytes": b"y", "path": None}}, rows[1]], 2) != rows_hash(rows, 2)
+
+
+def results(metrics: dict[str, float], rows: list[dict], listed: tuple[dict, ...] = ()) -> dict:
+    config = {"test_split": "test", "metric_list": list(listed)}
+    return {"results": {"t": {"alias": "t", **metrics}}, "samples": {"t": rows}, "configs": {"t": config}}
+
+
+def test_the_first_filter_whose_metric_is_a_mean_gives_the_scores():
+    rows = [
+        {"doc_id": n, "exact_match": value} for values in ((0.0, 0.0), (1.0, 0.0)) for n, value in enumerate(values)
+    ]
+    found = outcome_of(results({"exact_match,strict": 0.5, "exact_match,loose": 0.5}, rows), "t")
+    assert found.scores == {"test:0": 1.0, "test:1": 0.0}  # of the strict ones 0.5 is no mean
+    assert found.metrics == {"exact_match,strict": 0.5, "exact_match,loose": 0.5}
+
+
+def test_a_task_without_a_mean_has_metrics_alone():
+    rows = [{"doc_id": n, "pope_f1_score": {"score": 1.0}} for n in range(2)]
+    assert outcome_of(results({"pope_f1_score,none": 1.0, "n,none": "N/A"}, rows), "t") == Outcome(
+        {"pope_f1_score": 1.0}, {}
+    )
+
+
+def log_of(folder: Path, method: str, scores: dict[str, float]) -> RunContents:
+    """A finished run over two questions, scored as `Outcome` says."""
+    spec = RunSpec(
+        method=method, settings={}, model="m", model_revision="1", benchmark="lmms:t@0", benchmark_revision="1",
+        budget_kind="layer_average", budget_value=0.5, seed=0, limit=None, sample_ids="", dtype="float32",
+        attention="sdpa", image_backend="pil", device="cpu", code="",
+    )  # fmt: skip
+    path = Store(folder / "store.duckdb").log_path(spec.run_id)
+    said = Said("yes", (4, 4), full_tokens=8, asked_tokens=4)
+    with RunLog.open(path, spec, Environment("here")) as log:
+        log.append(*(said.record(f"test:{n}", {"image": image(n)}, "yes", 0.1) for n in range(2)))
+        log.append(*Outcome({}, scores).scored(read_log(path).records))
+        contents = read_log(path)
+        log.finish(replace(figures_of(contents, contents, "here"), metrics={"f1": 0.5}))
+    return read_log(path)
+
+
+def test_a_run_without_scores_has_its_budget_and_metrics_and_no_accuracy(tmp_path: Path):
+    own = log_of(tmp_path, "fastv", {})
+    store = Store(tmp_path / "store.duckdb")
+    store.rebuild()
+    run = store.run(own.spec.run_id)
+    assert (run["status"], run["accuracy"], run["ra"], run["realised_tokens"]) == ("ok", None, None, 4.0)
+    assert run["metrics"] == {"f1": 0.5}
+    assert store.query("SELECT score FROM samples")["score"].isna().all()
+    told = compare(own, log_of(tmp_path, "full", {}), log_of(tmp_path, "random", {}))
+    assert told.over_random is None and told.run.accuracy_by_category == {}
+
+
+def test_a_run_with_scores_has_them_in_place_of_none(tmp_path: Path):
+    own = log_of(tmp_path, "fastv", {"test:0": 1.0, "test:1": 0.0})
+    assert [record.score for record in own.records.values()] == [1.0, 0.0] and own.figures.accuracy == 0.5
+    assert isinstance(own.records["test:0"], Record)
+
+
+def test_without_lmms_eval_the_command_names_the_lines_that_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(installed, "absent", lambda: ["lmms_eval", "loguru"])
+    said = commands_in(tmp_path, monkeypatch, capsys)("bridge", "lmms", "--tasks", "pope", "--method", "fastv")
+    assert said.code == 3
+    assert "needs lmms_eval, loguru; in a checkout: pip install -c constraints-lmms.txt --no-deps" in said.complaint
+    monkeypatch.setattr(installed, "found_version", lambda: None)
+    finding = doctor.lmms_eval()
+    assert (finding.state, finding.advice) == ("missing", " && ".join(installed.LINES))
+    assert "not here: lmms_eval, loguru" in finding.found
+
+
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(installed, "absent", lambda: [])
+    monkeypatch.setattr(installed, "found_version", lambda: "0.6.0")
+    with pytest.raises(EnvironmentProblem, match=r"proven on lmms-eval 0\.7\.3, here is 0\.6\.0"):
+        installed.check_installed()
+    assert doctor.lmms_eval().state == "missing"
+
+
+def test_the_documented_lines_are_those_that_are_told_and_pinned():
+    documented = (ROOT / "docs/lmms.md").read_text()
+    assert all(line in documented for line in installed.LINES)
+    assert f"lmms_eval=={installed.VERSION}" in (ROOT / "constraints-lmms.txt").read_text()
+    made = (ROOT / "Makefile").read_text()
+    assert all(line.removeprefix("pip install -c constraints-lmms.txt ") in made for line in installed.LINES)
