@@ -97,6 +97,7 @@ def test_git_state_names_the_commit_and_sees_changes(checkout):
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "someone else's")
     assert git_state(checkout).commit is None, "a repository that does not track us says nothing about us"
+    (checkout / "harness" / "records").mkdir()
     (checkout / "harness" / "records" / "records.py").write_text("")
     git("add", ".")
     git("commit", "-q", "-m", "ours")
