@@ -13,8 +13,9 @@ Batches: `harness.prune` takes prompts of other pictures and other lengths, padd
 pruned and prefilled as if it were alone, all are decoded together (harness/models/batch_decoding.py), and answers are
 those of one prompt after the other (tests/models/test_gold_batch.py: logits within 1e-9 in float64, equal tokens). The
 prefill of a batch so takes as long as its prompts one by one: batches save time in decoding only, and no rate of a
-batch is reported. Not in a batch: flash attention, `use_cache=False`, attentions and hidden states as outputs, prompts without
-an image. With beams, Transformers 5.18 answers unlike 5.23 where a prompt has several pictures; not looked into.
+batch is reported. Not in a batch: flash attention, `use_cache=False`, attentions and hidden states as outputs, prompts
+without an image. With beams, Transformers 5.18 answers unlike 5.23 where a prompt has several pictures; not looked
+into.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.benchmarks.suites import SUITES, Suite
 from harness.report.gather import FULL, RANDOM, Group, Line
 from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro, rank_intervals
-from harness.stats.draws import SEED
+from harness.stats.fronts import SEED
 from harness.store.lookup import Row
 from harness.submissions import SELF_REPORTED
 from leaderboard.data import Board, Scores, finished, resamples_for, scores_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.validate.views import view_of
+from harness.validate.golden.case import view_of
 from methods.base import Shape
 
 __all__ = ["shape_of", "view_of"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+# Streaming stores nothing: the columns of texts are read once, an image by the row group that holds it, so that a few
+# hundred questions of a data set of many gigabytes cost a part of it.
 class StreamedRows:
     """Rows of parquet files, in their order. files: paths, or addresses that `fsspec` opens, at least one.
 

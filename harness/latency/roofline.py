@@ -53,6 +53,8 @@ class Peaks:
     source: str
 
 
+# Vendor figures: dense, at boost clocks, with float32 accumulation; float32 is the CUDA cores' (TF32 is off in torch by
+# default). Sources: NVIDIA's data sheets of each product. Measured peaks are stored beside them with every session.
 @dataclass(frozen=True)
 class _Sheet:
     """One product's data sheet. half: bfloat16 and float16 on tensor cores, dense."""

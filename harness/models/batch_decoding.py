@@ -178,6 +178,8 @@ class Together:
         return cos, sin
 
 
+# A processor puts the pictures of all rows of a batch one behind the other; which of them are a row's own follows from
+# that row's placeholders.
 def prompts_of(family: Family, processed: Mapping[str, Any]) -> list[Inputs]:
     """The prompts of a left-padded batch, their padding left out. Raises ValueError for what cannot be pruned."""
     if processed.get("pixel_values_videos") is not None:

@@ -98,6 +98,10 @@ def _only(selection: Selection, image: Tensor, index: int) -> Tensor:
     return selection.aggregate * (image == index)
 
 
+# LLaVA-NeXT's newlines are visual tokens of the prompt that are no ViT tokens. At the interface and in the LLM they are
+# rows like any other, with zeros for ViT signals and projector inputs. In front of the interface they do not exist:
+# where a method prunes there, patches take what the budget allows and newlines the rest of it, from the first row on;
+# below some 98 % that is none.
 def with_room(visual: Visual, tokens: int, from_vit: int) -> Visual:
     """At most `tokens` rows, `from_vit` of which are ViT tokens and stay; then as many of the others as fit."""
     spare = visual.rows.n - max(tokens, from_vit)

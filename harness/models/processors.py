@@ -19,6 +19,8 @@ from transformers import AutoConfig, InternVLProcessor, PreTrainedTokenizerFast,
 from harness.models.catalogue import Entry
 
 
+# transformers' Qwen and InternVL processors insist on a video processor, which needs torchvision. Without the video
+# half they work with and without it.
 def image_only(processor_class: type) -> type:
     """The processor class without its video half; builds, loads and saves like the original."""
     return type(

@@ -5,9 +5,7 @@ Scores lie in [0, 1], one entry per sample, in the same order in every argument;
 samples at all. Intervals are 95 % unless said otherwise.
 """
 
-from harness.stats.agreement import Flips, flips, loyalty
-from harness.stats.draws import drawn_means, rank_intervals
-from harness.stats.front import front_probabilities, hypervolume, on_front
+from harness.stats.fronts import drawn_means, front_probabilities, hypervolume, on_front, rank_intervals
 from harness.stats.intervals import (
     Interval,
     accuracy_interval,
@@ -17,7 +15,7 @@ from harness.stats.intervals import (
     ra_interval,
     ra_macro,
 )
-from harness.stats.significance import holm, mcnemar
+from harness.stats.significance import Flips, flips, holm, loyalty, mcnemar
 
 __all__ = [
     "Flips",

@@ -49,7 +49,7 @@ def test_draws_spread_as_the_standard_error_says():
 
 
 def test_many_clusters_are_drawn_in_parts(monkeypatch):
-    monkeypatch.setattr("harness.stats.draws._CHUNK", 50)
+    monkeypatch.setattr("harness.stats.fronts._CHUNK", 50)
     assert drawn_means([np.eye(20)[0]], range(20), resamples=7).shape == (7, 1)
 
 

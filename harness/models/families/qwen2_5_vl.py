@@ -30,6 +30,9 @@ from methods.base import Signal
 NOWHERE = torch.empty(0, dtype=torch.int64)
 
 
+# A window keeps its members: after a cut it holds those of its units that are left, and one without any is gone. A
+# method's own tokens ([Q-CLS]) and an aggregate belong to no place of the picture: in a windowed block the extra tokens
+# of an image are a window of their own, and so is its aggregate.
 @dataclass(frozen=True)
 class WindowedState(VisionState):
     """A vision state that knows its windows.

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from transformers import Qwen2Model
 
 from harness.validate.golden import aim as aim_masked
-from harness.validate.golden.case import Case, agree, close, same
+from harness.validate.golden.case import Case, agree, close, same, view_of
 from harness.validate.golden.llm import Prefilled, native_model
-from harness.validate.views import view_of
 from methods import aim
 from methods.aim import Aim
 from methods.base import IN_LLM, INTERFACE, Budget, Shape, Signal, Site

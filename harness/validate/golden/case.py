@@ -5,12 +5,15 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from methods.base import Shape, Signal, Site, View
 
 UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
@@ -118,3 +121,21 @@ def agree(statement: str, true: bool) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def view_of(
+    site: Site,
+    hidden: Tensor,
+    keep: int | None,
+    shape: Shape,
+    signals: Mapping[Signal, Tensor] | None = None,
+    seed: int = 0,
+    prepared: Any = None,
+) -> View:
+    """The view of all units of `shape`, none pruned yet. Raises ValueError unless hidden has a row for each."""
+    if hidden.shape[0] != shape.n:
+        raise ValueError(f"{shape.n} units need as many rows, got {hidden.shape[0]}")
+    image = torch.repeat_interleave(torch.arange(len(shape.grids)), torch.tensor(shape.images))
+    unit = torch.cat([torch.arange(n) for n in shape.images])
+    kind, size = torch.zeros_like(image), torch.ones(shape.n)
+    return View(site, hidden, keep, image, unit, kind, size, shape, seed, signals=signals or {}, prepared=prepared)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case, NotAssertable, agree
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, NotAssertable, agree, view_of
 from methods.base import INTERFACE, Budget, Shape, Site, View
 from methods.cdpruner import PATCHES, SEGMENTS, CDPruner, diverse_subset
 

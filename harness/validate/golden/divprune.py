@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, agree, view_of
 from methods.base import INTERFACE, Budget, Selection, Shape, Site
 from methods.divprune import DivPrune, nearest_neighbour
 from methods.ops import unit

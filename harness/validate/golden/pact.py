@@ -7,9 +7,8 @@ import torch
 
 from harness.models.attention import Capture
 from harness.models.signals import read_signal
-from harness.validate.golden.case import Case, agree, close, same
+from harness.validate.golden.case import Case, agree, close, same, view_of
 from harness.validate.golden.llm import Prefilled, Spans, model_beside
-from harness.validate.views import view_of
 from methods.base import Selection, Shape, Signal, View
 from methods.ops import unit
 from methods.pact import PACT, density

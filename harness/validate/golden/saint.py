@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, same
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, agree, same, view_of
 from methods.base import Shape
 from methods.saint import Saint, rounds
 

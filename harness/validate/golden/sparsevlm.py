@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, same
+from harness.validate.golden.case import Case, agree, same, view_of
 from harness.validate.golden.llm import Prefilled, model_beside
-from harness.validate.views import view_of
 from methods.base import IN_LLM, Shape, Site, View
 from methods.sparsevlm import AFFINITY, SparseVLM, cluster, raters
 

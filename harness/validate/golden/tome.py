@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, close
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, agree, close, view_of
 from methods.base import IN_VIT, Budget, Shape, Signal, Site
 from methods.selection import reduce, reduce_sizes
 from methods.tome import ToMe, schedule

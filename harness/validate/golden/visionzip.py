@@ -12,8 +12,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from harness.models.attention import TAP, Capture
 from harness.models.signals import vit_signal
 from harness.models.vision_state import Segment, VisionState
-from harness.validate.golden.case import Case, agree, close, same
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, agree, close, same, view_of
 from methods.base import IN_VIT, INTERFACE, Budget, Shape, Site, View
 from methods.selection import Selection, reduce
 from methods.visionzip import VisionZip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.validate.golden.case import Case, NotAssertable, agree, same
-from harness.validate.views import view_of
+from harness.validate.golden.case import Case, NotAssertable, agree, same, view_of
 from methods.base import INTERFACE, Budget, Shape, Signal, Site
 from methods.vispruner import FEATURES, VisPruner
 
