@@ -7,18 +7,18 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import options
 from harness.cli.interrupts import graceful_stop
+from harness.cli.options import takes
 from harness.cli.printing import print_json, tell
-from harness.cli.run import asked_budget
 from harness.records.errors import HarnessError, Interrupted, UsageError
 from harness.records.figures import FAILED_BUDGET
-from harness.request.settings import check_attention, check_image_backend, device_of
+from harness.request.options import CellWords, ModelOptions
 
 if TYPE_CHECKING:
     from harness.integrations.lmms_eval.runner import Bridge
@@ -34,12 +34,10 @@ def _keep_verbs() -> None:
 
 
 @app.command("lmms")
+@takes(CellWords, "benchmark", "data_dir", "stream", "timing", "pairs", "sessions", "minutes")
 def lmms(
+    asked: CellWords,
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks or groups of lmms-eval.")],
-    method: options.Method,
-    settings: options.Setting = None,
-    budget: options.BudgetWords = None,
-    model: options.Model = "reference-a",
     prompt_as: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Whose prompts: a model of lmms-eval. Default: the family's."),
@@ -50,49 +48,36 @@ def lmms(
     include_path: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder with task files of your own.", exists=True)
     ] = None,
-    seed: options.Seed = 0,
-    limit: options.Limit = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = "auto",
-    attention: options.Attention = "sdpa",
-    image_backend: options.ImageBackend = "pil",
-    store: options.Store = None,
-    force: options.Force = False,
-    json: options.Json = False,
 ) -> None:
     """Run lmms-eval's tasks on a pruned model, one run a task, with measured budgets and the usual controls.
 
     What is done is not done again; what was cut off is continued.
     """
-    asked = asked_budget(method, budget)
-    check_attention(attention)
-    check_image_backend(image_backend)
-    if wrap and asked.kind == "flops_ratio":
+    if wrap and asked.asked_budget().kind == "flops_ratio":
         raise UsageError("a FLOPs ratio cannot be asked of lmms-eval's own class; give tokens, or a share of them")
     from harness.integrations.lmms_eval.installed import check_installed
 
     check_installed()
     _quiet_lmms()
     from harness.cli.method_errors import method_errors
+    from harness.cli.progress import Bar
+    from harness.cli.stores import open_store
+    from harness.integrations.lmms_eval.runner import Bridge
     from harness.models.quiet import quiet_transformers
     from harness.request.request import Request
-    from harness.request.settings import parse_settings
     from harness.run.comparison import document
-    from methods import get
 
     quiet_transformers()
-    where = device_of(device)
     with method_errors(), graceful_stop(lambda: tell("stopping after this sample; Ctrl-C again stops at once")) as stop:
-        name = method if ".py" in method else method.partition(":")[0]
-        typed = parse_settings(name, get(name), settings or ())
-        request = Request(method, asked, model, "", typed, seed, limit, dtype, where, attention, image_backend)
+        request = replace(Request.of(asked), benchmark="")
         with redirect_stdout(sys.stderr):
-            bridge = _opened(request, wrap, prompt_as, include_path, store, stop)
+            host, manager, names = _opened(request, wrap, prompt_as, include_path)
+        bridge = Bridge(host, manager, names, open_store(asked.store), Bar(), stop)
         try:
-            found, failed = _run_all(bridge, tasks.split(","), request, force)
+            found, failed = _run_all(bridge, tasks.split(","), request, asked.force)
         except Interrupted as error:
             raise Interrupted(f"{error}\nharness: continue with: {shlex.join(['harness', *sys.argv[1:]])}") from error
-    if json:
+    if asked.json:
         print_json([document(one) for one in found])
     else:
         _print(found, bridge)
@@ -109,28 +94,21 @@ def _quiet_lmms() -> None:
     os.environ.setdefault("OPENAI_API_KEY", "none")
 
 
-def _opened(
-    request: Request, wrap: bool, prompt_as: str | None, include_path: Path | None, store: Path | None, stop: Any
-) -> Bridge:
-    """The model and lmms-eval's list of tasks."""
+def _opened(request: Request, wrap: bool, prompt_as: str | None, include_path: Path | None) -> tuple[Any, Any, str]:
+    """The model as lmms-eval's host, lmms-eval's list of tasks, and the name whose prompts are used."""
     from lmms_eval.tasks import TaskManager
 
-    from harness.cli.progress import Bar
-    from harness.cli.stores import open_store
     from harness.integrations.lmms_eval.native import THEIR_NAMES, Ours
-    from harness.integrations.lmms_eval.runner import Bridge
     from harness.integrations.lmms_eval.wrapped import open_wrapped
     from harness.models.loading import model_type, open_model, parted, resolve
 
     prompt_as = prompt_as or THEIR_NAMES[model_type(*parted(resolve(request.model)))]
-    where = {"dtype": request.dtype, "device": request.device, "attention": request.attention}
     if wrap:
-        host = open_wrapped(request.model, prompt_as, **where)
+        host = open_wrapped(request.model, prompt_as, request.dtype, request.device, request.attention)
     else:
-        host = Ours(open_model(request.model, **where, image_backend=request.image_backend))
+        host = Ours(open_model(request.model, **request.part(ModelOptions)))
     folders = [str(include_path)] if include_path else None
-    manager = TaskManager("ERROR", include_path=folders, model_name=prompt_as)
-    return Bridge(host, manager, prompt_as, open_store(store), Bar(), stop)
+    return host, TaskManager("ERROR", include_path=folders, model_name=prompt_as), prompt_as
 
 
 def _run_all(bridge: Bridge, words: list[str], request: Request, force: bool) -> tuple[list[Comparison], list[str]]:

@@ -19,6 +19,7 @@ from harness.models.loading import OpenModel, open_model
 from harness.records.errors import HarnessError, UndecodableImage
 from harness.records.provenance import without_home
 from harness.records.records import Realised, Record, RunSpec, Sample
+from harness.request.options import ModelOptions
 from harness.request.request import Request
 from methods import build
 from methods.base import Plan, Pruner, PruningError
@@ -94,13 +95,7 @@ def open_bench(request: Request, sources: Sources | None = None) -> Bench:
     sources = sources or Sources()
     benchmark = open_named(sources, request)
     build(request.method, **request.settings)
-    model = sources.model(
-        request.model,
-        dtype=request.dtype,
-        device=request.device,
-        attention=request.attention,
-        image_backend=request.image_backend,
-    )
+    model = sources.model(request.model, **request.part(ModelOptions))
     return Bench(model, benchmark, benchmark.samples[: request.limit])
 
 
