@@ -1,4 +1,4 @@
-"""FLOPs of what the harness computes for a method: the signals that it asks for, and the sums of its aggregates.
+"""FLOPs of the signals that the harness computes for a method.
 
 A running model counts these as they happen (harness/models/trace.py); here they are told from token counts.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.flops.dims import ModelDims
+from harness.models.signals import peeks
+from harness.models.sites import signals_read_at
 from harness.records.records import PromptText
-from methods.base import IN_VIT, INTERFACE, Signal, Site
+from methods.base import Signal, Site
 from methods.ops import cosines_flops
 
 _PRODUCTS = ("rows", "logits")  # the kinds that multiply queries with keys
-_STATELESS = ("affinity", "gravity")  # the kinds that look at no layer's queries and keys
 
 
 def vit_signal_flops(
@@ -44,8 +45,8 @@ def llm_signal_flops(
 
     A layer that has not run is peeked at, once: its queries and keys are projected from today's tokens.
     """
-    read = [signal for signal in signals if signal.at in (None, site.layer)]
-    peeked = {signal.layer for signal in read if signal.kind not in _STATELESS and signal.layer >= site.layer}
+    read = signals_read_at(signals, site.layer)
+    peeked = {signal.layer for signal in read if peeks(signal, site.layer)}
     projections = 2 * (text.total + n) * dims.llm_width * (dims.llm_query_width + dims.llm_key_width)
     flops = len(peeked) * projections
     for signal in read:
@@ -60,9 +61,3 @@ def llm_signal_flops(
         elif signal.kind == "gravity":
             flops += 2 * n * text.behind * dims.llm_head_width
     return flops
-
-
-def aggregate_flops(dims: ModelDims, site: Site, n: int) -> int:
-    """One aggregate at a site of n rows: a weighted sum of all of them, DeepStack's levels included."""
-    values = {IN_VIT: dims.unit_patches * dims.vit_width, INTERFACE: dims.projectors * dims.llm_width}
-    return 2 * n * values[site.hook]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +15,11 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from harness.records.errors import CorruptCheckpoint
+from methods.base import MissingSignal, Signal
+
+if TYPE_CHECKING:
+    from harness.models.deciding import Pass
+    from harness.models.families.family import Inputs
 
 CLIP = "clip"  # Signal.tower
 
@@ -87,6 +93,25 @@ def open_clip(folder: str, device: torch.device, decode: Callable[[Tensor], str]
     )
     frozen: nn.Module = model.to(device).eval().requires_grad_(False)
     return Clip(frozen, tokenizer, mean, std, decode)
+
+
+def clip_signal(run: Pass, need: Signal, inputs: Inputs) -> Tensor:
+    """Embeddings of the question, or of all units of the prompt as they came from the processor.
+
+    Of all: the picture is looked at as a whole, whatever the ViT has already lost of it. Raises MissingSignal.
+    """
+    if run.clip is None:
+        raise MissingSignal(
+            "no CLIP model is open: set clip_folder to a local folder that holds one, and give harness.prune the "
+            "processor, which reads the question"
+        )
+    if need.kind == "text":
+        return run.clip.segments(inputs.question_ids, run.trace.spend)
+    if inputs.shape.tiles:
+        raise MissingSignal("a CLIP model is not shown the tiles of an image; use relevance=question")
+    units = run.family.unit_pixels(inputs, run.pixel_mean, run.pixel_std)
+    images = zip(units.split(inputs.shape.images), inputs.shape.grids, strict=True)
+    return torch.cat([run.clip.patches(rows, grid, run.trace.spend) for rows, grid in images])
 
 
 def _resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:

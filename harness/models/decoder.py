@@ -20,6 +20,7 @@ from harness.models.clock import Clock, Untimed
 from harness.models.prompt import VisualRows
 from harness.models.sequence import Sequence, cut, mask_for
 from harness.models.signals import peeks, read_signal, rotated, text_behind
+from harness.models.sites import signals_read_at
 from methods.base import IN_LLM, MissingSignal, Selection, Signal, Site
 from methods.selection import reduce
 
@@ -167,7 +168,7 @@ class Surgery:
     def _cut(self, number: int, hidden: Tensor) -> Tensor:
         assert self._sequence is not None
         site = self.sites[number]
-        read = [s for s in self.signals if s.tower == "llm" and s.kind != "question" and s.at in (None, number)]
+        read = signals_read_at(self.signals, number)
         peeked = {layer: self._peek(layer, hidden) for layer in {s.layer for s in read if peeks(s, number)}}
         signals = {s: self._signal(s, peeked) for s in read}
         selection = self.decide(site, hidden[0, self._sequence.index], self._sequence, signals)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,16 @@ from harness.models.attention import TAP
 from harness.models.batch_decoding import Prefilled, Together
 from harness.models.clip import Clip
 from harness.models.clock import Clock, Untimed
+from harness.models.deciding import Pass
 from harness.models.decoder import Surgery, selected_layers
 from harness.models.families.family import Family, Inputs
+from harness.models.interface import through_interface
 from harness.models.prompt import Prompt, shorten
 from harness.models.replacing import replaced
-from harness.models.sites import Pass
+from harness.models.sequence import in_llm
+from harness.models.sites import attention_signals
 from harness.models.trace import Trace
+from harness.models.vision import through_vit
 from harness.records.records import Realised
 from methods.base import Budget, Plan, Pruner, Shape
 
@@ -119,24 +124,26 @@ class Engine:
         """The shortened prompt; inside the block the in-LLM hooks are on the model, afterwards they are gone."""
         needs = self.pruner.needs(inputs.shape) if self.pruner and plan.keeps else ()
         sites = selected_layers(plan.keeps)
-        vit_layers = sorted({need.layer for need in needs if need.tower == "vit" and need.kind != "features"})
-        llm_layers = sorted({need.layer for need in needs if need.tower == "llm" and need.kind != "question"})
+        vit_layers, llm_layers = (
+            sorted({need.layer for need in attention_signals(needs, tower)}) for tower in ("vit", "llm")
+        )
         vit_modules = [self.family.vision_attention(layer) for layer in vit_layers]
         llm_modules = [self.family.decoder.layers[layer].self_attn for layer in llm_layers]
         trace = Trace(inputs.shape, inputs.text_tokens)
         with ExitStack() as stack:
             seen = stack.enter_context(TAP.watching([*vit_modules, *llm_modules], self.family.kernels))
             run = Pass(
-                self.family, self.pruner, self.prepared, self.pixel_mean, self.pixel_std, inputs, plan, seed, clock,
-                needs, seen, trace, clip=self.clip,
+                self.family, self.pruner, self.prepared, self.pixel_mean, self.pixel_std, plan, seed, clock, needs,
+                seen, trace, self.clip,
             )  # fmt: skip
-            visual = run.interface(run.vision())
-            prompt = shorten(run.inputs.prompt, visual.rows, run.positions)
+            entering = through_interface(run, through_vit(run, inputs))
+            visual = entering.visual
+            prompt = shorten(entering.inputs.prompt, visual.rows, entering.positions)
             surgery = Surgery(
                 decoder=self.family.decoder,
                 sites=sites,
                 signals=tuple(needs),
-                decide=run.decide_in_llm,
+                decide=partial(in_llm, run, entering.inputs),
                 policy=run.policy,
                 start=visual.rows,
                 spans=prompt.spans,

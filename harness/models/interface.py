@@ -1,4 +1,4 @@
-"""Visual tokens between projector and LLM: the rows, their features, and what a selection does to both."""
+"""Visual tokens between projector and LLM: the rows, their features, what the pruner's selection does to both."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.models.families.family import Features, Slots
+from harness.models.clip import CLIP, clip_signal
+from harness.models.deciding import Pass, by_image, grouped
+from harness.models.families.family import Features, Inputs, Slots
 from harness.models.prompt import VisualRows
+from harness.models.rows import with_cls_rows
+from harness.models.signals import signal_with_cls_rows
+from harness.models.sites import HOOK_POINTS, cls_rows
+from harness.models.vision import Seen, Signals
 from harness.models.vision_state import VisionState
-from methods.base import AGGREGATE, Signal
+from methods.base import AGGREGATE, INTERFACE, VISUAL, Signal, Site
 from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
 
@@ -20,6 +26,88 @@ class Visual:
 
     rows: VisualRows
     features: Features
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What enters the LLM. inputs: the prompt that was seen, at its full length; positions: of the visual tokens, as
+    `harness.models.prompt.shorten` takes them."""
+
+    inputs: Inputs
+    visual: Visual
+    positions: str | Tensor = "original"
+
+
+def through_interface(run: Pass, seen: Seen) -> Entering:
+    """Project what the ViT left, and keep of it what the pruner selects."""
+    shows_cls = bool(cls_rows(run.pruner, run.plan, seen.inputs.shape))
+    visual, signals = _projected(run, _with_cls(seen) if shows_cls else seen)
+    site = Site(INTERFACE)
+    if not run.acts_at(site):
+        return Entering(seen.inputs, visual)
+    with run.clock.stage("select"):
+        rows, tokens = visual.rows, visual.features.tokens
+        signals = {**signals, **_signals_here(run, seen, visual)}
+        view = run.view(site, seen.inputs, tokens, (rows.image, rows.unit, rows.kind, rows.size), signals)
+        selection = run.ask(view)
+        if selection is None and shows_cls:
+            # A CLS token that nobody asked to keep goes, as it does without the pruner.
+            selection = Selection(torch.nonzero(rows.kind == VISUAL).flatten())
+        if selection is None:
+            return Entering(seen.inputs, visual)
+        selection = grouped(selection, rows.image, view.images)
+        shorter = select(visual, selection)
+        gathered = shorter.rows.n - selection.keep.shape[0]
+        run.checked(view, selection, gathered, tokens.numel() * (1 + len(visual.features.deepstack)))
+        run.note(view, selection, shorter.rows.image, shorter.rows.unit)
+        positions = run.policy if selection.positions is None else selection.positions
+        return Entering(seen.inputs, shorter, positions)
+
+
+def _with_cls(seen: Seen) -> Seen:
+    """The ViT's state with its CLS tokens as rows, which pass the projector too; its signals have zeros for them."""
+    segments = seen.state.segments
+    signals = {need: signal_with_cls_rows(need, values, segments) for need, values in seen.signals.items()}
+    return Seen(seen.inputs, with_cls_rows(seen.state), signals)
+
+
+def _projected(run: Pass, seen: Seen) -> tuple[Visual, Signals]:
+    """Visual tokens in the order of the prompt, and the ViT's signals over them."""
+    with run.clock.stage("projector"):
+        visual = at_interface(seen.state, run.family.project(seen.state))
+        # An aggregate passes the projector as a unit of its own.
+        units = sum(segment.units + segment.aggregate for segment in seen.state.segments)
+        run.trace.merged_units = units
+        return (visual, seen.signals) if visual.features.slots is None else _in_slots(run, seen, visual, units)
+
+
+def _in_slots(run: Pass, seen: Seen, visual: Visual, units: int) -> tuple[Visual, Signals]:
+    """Rows and signals where some visual tokens (newlines) are no ViT tokens: as many as the plan leaves room for.
+
+    A plan counts all visual tokens, and a cut in front of the projector sees ViT units alone. What it keeps is the
+    prompt's length behind it, so newlines fill what the units leave of it, and the last ones go first. Where the
+    method decides the number (native), newlines stay with a whole picture and go with a cut one.
+    """
+    before = [keep for site, keep in run.plan.keeps.items() if HOOK_POINTS[site.hook].in_vit]
+    if before:
+        whole = units == seen.inputs.shape.in_vit.n
+        asked = [keep for keep in before if keep is not None]
+        visual = with_room(visual, min(asked, default=visual.rows.n if whole else 0), units)
+    source = visual.features.slots.source
+    return visual, {need: signal_of_slots(need, values, source) for need, values in seen.signals.items()}
+
+
+def _signals_here(run: Pass, seen: Seen, visual: Visual) -> dict[Signal, Tensor]:
+    """The signals that no layer's attention gives."""
+    found: dict[Signal, Tensor] = {}
+    for need in run.needs:
+        if need.kind == "features":
+            found[need] = visual.features.pre_projector
+        elif need.kind == "question":
+            found[need] = run.question(seen.inputs)
+        elif need.tower == CLIP:
+            found[need] = clip_signal(run, need, seen.inputs)
+    return found
 
 
 def at_interface(state: VisionState, features: Features) -> Visual:
@@ -38,6 +126,7 @@ def select(visual: Visual, selection: Selection) -> Visual:
     rows = visual.rows
     images = len(rows.counts)
     gathering = _images_that_gather(rows, selection)
+    # aggregates are appended, and the order by image is stable: each comes last in its image
     image = torch.cat([rows.image[selection.keep], rows.image.new_tensor(gathering)])
     order = by_image(image, images)
 
@@ -66,23 +155,6 @@ def select(visual: Visual, selection: Selection) -> Visual:
     return Visual(survivors, features)
 
 
-def by_image(image: Tensor, images: int) -> Tensor | None:
-    """The stable order that brings rows together image by image; None where there is only one image."""
-    return None if images == 1 else torch.sort(image, stable=True).indices
-
-
-def grouped(selection: Selection, image: Tensor, images: int) -> Selection:
-    """The same decision with its output rows image by image, as the prompt holds them."""
-    order = by_image(image[selection.keep], images)
-    if order is None:
-        return selection
-    assign = selection.assign
-    if assign is not None:
-        place = torch.argsort(order)
-        assign = torch.where(assign < 0, assign, place[assign.clamp_min(0)])
-    return replace(selection, keep=selection.keep[order], assign=assign)
-
-
 def _images_that_gather(rows: VisualRows, selection: Selection) -> list[int]:
     """Images from which something is dropped get an aggregate, if the selection aggregates at all."""
     if selection.aggregate is None:
@@ -108,6 +180,7 @@ def with_room(visual: Visual, tokens: int, from_vit: int) -> Visual:
     slots = visual.features.slots
     if spare <= 0 or slots is None:
         return visual
+    # ViT tokens are what the method kept, and stay; newlines came with the layout, so the last of them make room
     blank = torch.nonzero(slots.source < 0).flatten()
     stays = torch.ones_like(slots.source, dtype=torch.bool).index_fill(0, blank[blank.shape[0] - spare :], False)
     keep = torch.nonzero(stays).flatten()

@@ -57,6 +57,7 @@ def _packed_tap(tap: VisionTap, g: int) -> VisionTap:
 
 def with_cls_rows(state: VisionState) -> VisionState:
     """Each image's prefix tokens as its first rows, unit -1; for units of one patch, without DeepStack."""
+    # one token is a row only where a unit is one patch; a DeepStack tap holds units alone, a CLS row has none there
     assert state.patches == 1 and not state.taps
     counts = [segment.units for segment in state.segments]
 

@@ -1,16 +1,21 @@
-"""The prompt between two decoder layers, what a selection does to it, and the mask that then holds."""
+"""The prompt between two decoder layers, what the pruner's selection does to it, and the mask that then holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from harness.models.deciding import Pass, grouped
 from harness.models.prompt import VisualRows
-from methods.base import PruningError, Selection
+from methods.base import PruningError, Selection, Signal, Site
 from methods.selection import reduce, reduce_sizes
+
+if TYPE_CHECKING:
+    from harness.models.families.family import Inputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,27 @@ class Sequence:
     @property
     def length(self) -> int:
         return self.index.shape[0] + self.text_index.shape[0]
+
+
+def in_llm(
+    run: Pass, inputs: Inputs, site: Site, hidden: Tensor, sequence: Sequence, signals: Mapping[Signal, Tensor]
+) -> Selection | None:
+    """The pruner's selection over the visual tokens in front of a decoder layer, None where it keeps all.
+
+    hidden (n, d): of the visual tokens; signals: those of the LLM's layers, from whoever hooks them.
+    """
+    rows = sequence.rows
+    asked = [need for need in run.needs if need.kind == "question"]
+    if asked:
+        signals = {**signals, **dict.fromkeys(asked, run.question(inputs))}
+    view = run.view(site, inputs, hidden, (rows.image, rows.unit, rows.kind, rows.size), signals)
+    selection = run.ask(view)
+    if selection is None:
+        return None
+    run.checked(view, selection)  # nothing is gathered here: `cut` refuses it, since an aggregate has no place in time
+    selection = grouped(selection, rows.image, view.images)
+    run.note(view, selection, rows.image[selection.keep], rows.unit[selection.keep])
+    return selection
 
 
 def cut(

@@ -135,6 +135,7 @@ def window_signal(signal: Signal, state: VisionState, captures: list[Capture], w
         row = mean_row(capture, torch.arange(tokens, device=state.hidden.device)) * tokens  # (h, 1, tokens)
         sums.append((row if signal.per_head else row.mean(0)).movedim(-1, 0))
     values = _as_rows(torch.cat(sums), state).movedim((0, 1), (-2, -1)).squeeze(-3)  # ([h,] n + a, g)
+    # a mean over all rows of the image: a window's sum is over its own rows, those of other windows ask it nothing
     asking = torch.tensor([segment.units * state.patches for segment in state.segments], device=values.device)
     share = torch.nn.functional.pad(1 / asking[state.image], (0, values.shape[-2] - state.image.shape[0]))  # (n + a,)
     return values * share[:, None]

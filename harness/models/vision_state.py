@@ -165,10 +165,12 @@ class VisionState:
             gathers = index is not None
             if gathers:
                 assert selection.aggregate is not None
+                # it stands for its whole image: rows of all tiles weigh in it, though it lives in the first alone
                 mine = (image == index).view(-1, *[1] * (selection.aggregate.ndim - 1))
                 aggregates.append(aggregate(selection.aggregate * mine, rows))
             else:
                 aggregates.append(None)
+            # padding ends here: no row of a view stands for it, so that no method could have kept it
             segments.append(replace(segment, units=alive, aggregate=gathers, padding=0))
         smaller = replace(
             self,
@@ -183,6 +185,7 @@ class VisionState:
         return replace(
             smaller,
             hidden=smaller.join(self._without_padding(extras), reduce(selection, rows), aggregates),
+            # merged or not, a slot keeps the rotation of its representative; an aggregate, of no place, is not rotated
             cos=self._gathered(smaller, self.cos, selection.keep, 1.0),
             sin=self._gathered(smaller, self.sin, selection.keep, 0.0),
         )
@@ -192,6 +195,7 @@ class VisionState:
         owners, found = self.owners or tuple(range(len(kept))), {}
         for image in dict.fromkeys(owners):
             mine = [place for place, owner in enumerate(owners) if owner == image]
+            # one that holds an aggregate gets a new one even if it loses nothing more: what it carries is folded on
             if any(kept[place] < self.segments[place].units or self.segments[place].aggregate for place in mine):
                 found[mine[0]] = image
         return found
@@ -202,7 +206,8 @@ class VisionState:
     def _tap_after(self, tap: VisionTap, selection: Selection) -> VisionTap:
         """A tap after a selection: what merges now is merged with the same weights among the states of that time."""
         if selection.assign is None:
-            return replace(tap, rows=tap.rows[selection.keep])
+            return replace(tap, rows=tap.rows[selection.keep])  # no row is copied until the tap is read
+        # an aggregate that came after the tap has no state of that time: it takes its place among the rows as zeros
         nothing = tap.units.new_zeros(tap.units.shape[-1])
         carried = [
             (nothing if row is None else row).expand(1, self.patches, -1)

@@ -20,6 +20,7 @@ from methods.base import (
     INTERFACE,
     PRE_TOKENIZATION,
     Budget,
+    InvalidSelection,
     ModelInfo,
     Plan,
     Pruner,
@@ -295,6 +296,13 @@ def test_in_vit_an_aggregate_is_one_token_and_one_row_of_the_projector():
     assert realised.sites == (("in-vit:0", 16, 10, 24), ("in-vit:1", 11, 5, 24))
     declared = 4000 + 24 + (16 * 10 + 24) + (11 * 5 + 24)
     assert realised.selection_flops == declared + 2 * (16 + 11) * 4 * 24  # each aggregate sums over all rows
+
+
+def test_an_aggregate_where_none_can_be_is_refused():
+    dims, shape, inside = dims_of(qwen3_vl_config()), shape_of((4, 4)), Site(IN_LLM, 1)
+    plan, pruner = Plan({inside: 6}, (16, 6, 6)), Costed(rows=((inside, ((5, 1),)),))
+    with pytest.raises(InvalidSelection, match="in-llm:1"):
+        planned_realised(dims, shape, plan, TEXT, pruner)
 
 
 def test_a_vit_signal_costs_its_products_over_all_tokens_of_each_image():

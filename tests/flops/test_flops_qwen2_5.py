@@ -9,8 +9,8 @@ import torch
 from tiny import processed
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.flops.planned import window_sizes, window_tokens
 from harness.flops.prefill import Cost, dims_of, planned_realised, prefill_flops, unpruned_realised
+from harness.flops.vit_tokens import window_sizes, window_tokens
 from harness.models.engine import Engine
 from harness.models.families.qwen2_5_vl import Qwen25VL
 from harness.validate.tiny import qwen2_5_vl

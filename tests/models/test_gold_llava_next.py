@@ -9,7 +9,7 @@ from gold import FACE, Gold, cases
 from gold_cases import ClsTowerCases
 from tiny import Scripted
 
-import harness.models.sites as passing_module
+import harness.models.interface as interface_module
 from harness.models.families.llava_next import LlavaNext
 from harness.models.families.tiles import TiledState
 from harness.models.vision_state import VisionState
@@ -176,7 +176,7 @@ def test_mutation_positions_of_another_tile_size(model, monkeypatch):
 
 
 def test_mutation_newlines_outlive_a_cut_in_the_vit(model, monkeypatch):
-    monkeypatch.setattr(passing_module, "with_room", lambda visual, tokens, from_vit: visual)
+    monkeypatch.setattr(interface_module, "with_room", lambda visual, tokens, from_vit: visual)
     assert gold.gold_error(NEXT, model, WIDE, TILED["vit"], image=1) > 0.1
 
 

@@ -13,7 +13,7 @@ from test_gold_qwen3_vl import ONE, THREE, gold_error
 from tiny import Scripted, in_llm, keep_units, processed, qwen3_vl
 
 import harness.models.families.qwen3_vl as family_module
-import harness.models.sites as passing_module
+import harness.models.vision as vision_module
 from harness.models.attention import TAP
 from harness.models.clock import Untimed
 from harness.models.engine import Engine
@@ -395,13 +395,13 @@ def test_mutation_patches_packed_in_another_order(model, monkeypatch):
 
 
 def test_mutation_taps_not_packed_with_the_survivors(model, monkeypatch):
-    original = passing_module.packed
+    original = vision_module.packed
 
     def broken(state):
         moved = tuple(replace(tap, rows=torch.arange(tap.rows.shape[0])) for tap in state.taps)
         return original(replace(state, taps=moved))
 
-    monkeypatch.setattr(passing_module, "packed", broken)
+    monkeypatch.setattr(vision_module, "packed", broken)
     assert patch_error(model) > 0.1
 
 

@@ -11,7 +11,7 @@ import torch
 from tiny import Scripted, in_llm, processed, qwen3_vl
 
 import harness.models.decoder as llm_module
-import harness.models.sites as passing_module
+import harness.models.interface as interface_module
 from harness.models.attention import Capture
 from harness.models.engine import Engine
 from harness.models.families.qwen3_vl import Qwen3VL
@@ -276,7 +276,7 @@ def test_all_work_of_a_pruner_is_attributed_to_select(model, batch, monkeypatch)
 
     noted(Capture, "logits")
     noted(llm_module, "cut")
-    noted(passing_module, "select")
+    noted(interface_module, "select")
     keep = lambda view: Selection(torch.arange(view.n - 1))  # noqa: E731
     signals = (Signal("rows", "llm", layer=1), Signal("rows", "vit", layer=2, queries="visual"))
     pruner = Scripted({Site(IN_VIT, 2): keep, Site(INTERFACE): keep, in_llm(CUT): keep}, signals=signals)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from harness.budget.spec import TOLERANCE_TOKENS, matches
+from harness.models.sites import cls_rows, running_order
 from harness.validate.contract.subject import Broken, Decision, Subject
 from harness.validate.tiny import Grids
-from methods.base import HOOKS, IN_LLM, INTERFACE, VISUAL, Budget, BudgetInfeasible, Plan, Shape, Site, shows_cls_rows
+from methods.base import IN_LLM, INTERFACE, VISUAL, Budget, BudgetInfeasible, Plan, Shape, Site
 
 GRIDS: tuple[Grids, ...] = (((1, 2),), ((2, 2),), ((3, 3),), ((4, 6),), ((7, 5),), ((8, 8),), ((2, 3), (5, 4)))
 DEPTHS = (16, 28, 32)  # LLM layers
@@ -57,28 +58,23 @@ def _adds_up(subject: Subject, plan: Plan, shape: Shape, tokens: int) -> None:
         return
     if not matches(tokens, plan.entering):
         raise Broken(f"asked {asked}: the plan averages {plan.layer_average:g}, more than {TOLERANCE_TOKENS:g} away")
-    cls_rows = len(shape.grids) if shows_cls_rows(subject.pruner, plan, shape) else 0
-    if plan.entering != entering_of(plan, shape, cls_rows):
+    if plan.entering != entering_of(plan, shape, cls_rows(subject.pruner, plan, shape)):
         raise Broken(f"asked {asked}: keeps and entering of the plan contradict each other: {plan}")
 
 
-def entering_of(plan: Plan, shape: Shape, cls_rows: int) -> tuple[int, ...]:
-    """Tokens entering each LLM layer, told from the counts of the sites alone; `cls_rows` more stand at the interface.
+def entering_of(plan: Plan, shape: Shape, joining: int) -> tuple[int, ...]:
+    """Tokens entering each LLM layer, told from the counts of the sites alone; `joining` more stand at the interface.
 
     Raises Broken where they rise.
     """
     now, entering = shape.n, []
     inside = {site.layer: keep for site, keep in plan.keeps.items() if site.hook == IN_LLM}
-    for site in sorted((site for site in plan.keeps if site.hook != IN_LLM), key=_running_order):
-        now = _fewer(site, plan.keeps[site], now + (cls_rows if site.hook == INTERFACE else 0))
+    for site in sorted((site for site in plan.keeps if site.hook != IN_LLM), key=running_order):
+        now = _fewer(site, plan.keeps[site], now + (joining if site.hook == INTERFACE else 0))
     for layer in range(shape.llm_layers):
         now = _fewer(Site(IN_LLM, layer), inside[layer], now) if layer in inside else now
         entering.append(now)
     return tuple(entering)
-
-
-def _running_order(site: Site) -> tuple[int, int, bool]:
-    return HOOKS.index(site.hook), site.layer, site.after == "block"
 
 
 def _fewer(site: Site, keep: int | None, now: int) -> int:

@@ -160,8 +160,7 @@ def noting(pruner: Pruner, calls: list[Call]) -> Pruner:
             selection = getattr(super(watched, self), hook)(view)
             after = tensors_of(view)
             changed = tuple(name for name in before if not equal(before[name], after[name]))
-            shown = replace(view, signals=dict(view.signals))  # the harness clears its own
-            calls.append(Call(hook, shown, selection, changed))
+            calls.append(Call(hook, view, selection, changed))
             return selection
 
         return method
