@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from plotly.subplots import make_subplots
 
-from harness.report.markup import Markup, tag
+from harness.report.blocks import Markup, tag
 from leaderboard.charts import plain_text
 
 PATCHES = "patches"  # a mask over single patches, not units

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from harness.records.errors import HarnessError
 from harness.records.provenance import ROOT
-from harness.report.markup import Markup, join, tag
-from leaderboard.palette import mark_of
-from leaderboard.ranking import symbol
+from harness.report.blocks import Markup, join, tag
+from harness.report.palette import mark_of
+from harness.report.ranking import symbol
 
 FOLDERS = (ROOT / "results" / "published", Path(__file__).resolve().parent / "published")  # checkout, wheel
 

@@ -14,13 +14,14 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from harness.benchmarks.suites import SUITES, Suite
-from harness.report.gather import FULL, RANDOM, Group, Line
-from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro, rank_intervals
+from harness.records.figures import LOCAL, SELF_REPORTED
+from harness.records.records import FULL, RANDOM
+from harness.report.gather import Group, Line, Scores, finished, resamples_for, with_ranks
+from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro
 from harness.stats.draws import SEED
 from harness.store.lookup import Row
-from harness.submissions import SELF_REPORTED
-from leaderboard.data import Board, Scores, finished, resamples_for, scores_of
-from leaderboard.sources import LOCAL, Place
+from leaderboard.data import Board, scores_of
+from leaderboard.sources import Place
 
 Arm = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
 
@@ -187,20 +188,12 @@ def _draws(
 
 def _judged(lines: list[Line], draws: NDArray[np.float64]) -> list[Line]:
     """The lines with ranks, and beside random choice, budget by budget."""
-    made = list(lines)
-    for budget in dict.fromkeys(line.run["budget"] for line in lines if line.run["method"] != FULL):
-        column = [
-            at for at, line in enumerate(lines) if line.run["budget"] == budget and line.run["method"] != FULL
-            and line.run["budget_kind"] != "native"
-        ]  # fmt: skip
-        if not column:
-            continue
-        for at, (low, high) in zip(column, rank_intervals(draws[:, column]).tolist(), strict=True):
-            rank = 1 + sum(lines[other].run["ra"] > lines[at].run["ra"] for other in column)
-            made[at] = replace(made[at], rank=(rank, low, high))
-        random = next((at for at in column if lines[at].run["method"] == RANDOM), None)
+    made = with_ranks(lines, draws, "ra")
+    for budget in dict.fromkeys(line.run["budget"] for line in made if line.rank):
+        column = [at for at, line in enumerate(made) if line.rank and line.run["budget"] == budget]
+        random = next((at for at in column if made[at].run["method"] == RANDOM), None)
         if random is not None:
-            _beside(made, draws, [at for at in column if lines[at].run["method"] != RANDOM], random)
+            _beside(made, draws, [at for at in column if made[at].run["method"] != RANDOM], random)
     return made
 
 

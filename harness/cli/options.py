@@ -112,6 +112,12 @@ Profile = Annotated[
 Store = Annotated[Path | None, typer.Option(help="The database. Default: results/local.duckdb in a checkout.")]
 
 
+Results = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of submissions to show too. Default: results/, with --store none."),
+]
+
+
 Force = Annotated[bool, typer.Option("--force", help="Redo a run that is done.")]
 
 
@@ -119,6 +125,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 
 ALL = "all"
+
+
+def submitted(store: Path | None, results: Path | None) -> Path | None:
+    """The folder of submissions to show: --results, none beside a --store, else what came with the code."""
+    from harness.records.provenance import ROOT
+
+    wheel = ROOT / "leaderboard"
+    shipped = wheel if (wheel / "submissions").is_dir() else ROOT / "results"
+    return results or (None if store else shipped)
 
 
 def split(words: str) -> list[str]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import streamlit as st
 
-from harness.report.gather import FULL, Group, Line
+from harness.records.records import FULL
+from harness.report.blocks import Block, Chart, Heading, Table, Words
+from harness.report.gather import Group, Line
 from harness.store.lookup import Row
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, break_even_of
 from leaderboard.render_streamlit import draw
 

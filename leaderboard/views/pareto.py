@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from harness.report.gather import FULL, RANDOM, Group, Line
+from harness.records.records import FULL, RANDOM
+from harness.report.blocks import Block, Chart, Table, Words
+from harness.report.gather import Group, Line
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Table, Words
-from leaderboard.data import Board, certainty_of, full_of
+from leaderboard.data import Board, certainty_of
 from leaderboard.render_streamlit import draw
 from leaderboard.suites import SuiteGroup, certainty
 
@@ -117,7 +118,7 @@ def _point(line: Line, axis: Cost, sure: dict[str, float], value: str) -> charts
 
 
 def _unpruned(group: Group, value: str) -> float | None:
-    full = full_of(group)
+    full = group.full
     return None if full is None else 100 * full.run[value]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.latency.traces import Profile, read_profile
+from harness.report.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard.data import Board
 from leaderboard.render_streamlit import draw
 from leaderboard.sources import arm_ms, folders

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import streamlit as st
 
+from harness.report.blocks import Block, File, Html, Words
 from leaderboard import filters
-from leaderboard.blocks import Block, File, Html, Words
 from leaderboard.data import Board
 from leaderboard.papers import Printed, csv_of, printed, sources, with_baselines
 from leaderboard.render_streamlit import draw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from leaderboard.blocks import Block, Code, Heading, Prose, Words
+from harness.report.blocks import Block, Code, Heading, Prose, Words
 from leaderboard.data import Board
 from leaderboard.render_streamlit import draw
 
