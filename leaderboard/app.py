@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from harness.records.errors import HarnessError
-from harness.report.blocks import Words
+from harness.report.blocks import Paragraph
 from harness.report.page import BOARD_STYLE
 from harness.store.database import default_store_path
 from leaderboard.data import Board, open_board
@@ -44,24 +44,24 @@ def page(name: str, store: Path, results: Path | None = None) -> None:
     """One page on a store and on submissions; whatever is wrong with them is told in words."""
     title, _, question = PAGES[name]
     st.title(title)
-    draw([Words(question, "soft")])
+    draw([Paragraph(question, "soft")])
     show: Callable[[Board], None] = import_module(f"leaderboard.views.{name}").show
     try:
         board = open_board(store, results)
     except HarnessError as problem:
         if name not in WITHOUT_RUNS:
-            draw([Words(str(problem), "note")])
+            draw([Paragraph(str(problem), "note")])
             return
         board = Board(store, Place("", "", ()), ())
     for words in board.told:
-        draw([Words(words, "warning")])
+        draw([Paragraph(words, "warning")])
     if not board.rows and name not in WITHOUT_RUNS:
-        draw([Words(f"{store} holds no runs yet. Make one: harness run --method fastv --budget 50%", "note")])
+        draw([Paragraph(f"{store} holds no runs yet. Make one: harness run --method fastv --budget 50%", "note")])
         return
     try:
         show(board)
     except HarnessError as problem:
-        draw([Words(str(problem), "warning")])
+        draw([Paragraph(str(problem), "warning")])
 
 
 def main(store: Path, results: Path | None) -> None:
@@ -74,7 +74,7 @@ def main(store: Path, results: Path | None) -> None:
     ]
     shown = st.navigation(pages)
     with st.sidebar:
-        draw([Words(store.name, "soft")])
+        draw([Paragraph(store.name, "soft")])
     shown.run()
 
 

@@ -9,7 +9,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from harness.report.blocks import LONGEST_CELL, Block, Chart, Code, File, Heading, Html, Prose, Table, Value, Words, cut
+from harness.report.blocks import (
+    LONGEST_CELL,
+    Block,
+    Chart,
+    Code,
+    File,
+    Heading,
+    Html,
+    Paragraph,
+    Prose,
+    Table,
+    Value,
+    cut,
+)
 
 _LOOKS = {"lead": "font-size:1.15rem;font-weight:600", "plain": "", "soft": "opacity:.68"}
 LONG = 32  # letters of a cell that need a wide column
@@ -33,9 +46,9 @@ def _draw(block: Block) -> None:
     match block:
         case Heading(text):
             st.html(f"<h3>{escape(text)}</h3>")
-        case Words(text, "lead" | "plain" | "soft" as kind):
+        case Paragraph(text, "lead" | "plain" | "soft" as kind):
             st.html(f'<p style="margin:0;{_LOOKS[kind]}">{escape(cut(text))}</p>')
-        case Words(text, kind):
+        case Paragraph(text, kind):
             (st.warning if kind == "warning" else st.info)(_plain_markdown(cut(text)))
         case Prose(markdown):
             st.markdown(markdown)

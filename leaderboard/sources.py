@@ -13,8 +13,8 @@ import streamlit as st
 
 from harness.latency.traces import PROFILE, Profile
 from harness.store.database import Store
+from harness.submissions.all_runs import AllRuns, all_runs
 from harness.submissions.folder import SUBMISSIONS
-from harness.submissions.sources import Sources, open_sources
 
 LOCK_TIMEOUT_S = 3.0  # a page waits this long for a writer's turn to end
 TRACES = "traces"
@@ -47,11 +47,11 @@ def stamp_of(files: Iterable[Path]) -> Stamp:
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def opened(place: Place) -> tuple[Sources, tuple[str, ...]]:
+def opened(place: Place) -> tuple[AllRuns, tuple[str, ...]]:
     """The runs of a place; and what was mended or left out, in words. Raises HarnessError (locked, unreadable)."""
     told: list[str] = []
     store = Store(place.store, lock_timeout_s=LOCK_TIMEOUT_S, tell=told.append) if place.store else None
-    found = open_sources(store, Path(place.results) if place.results else None, told.append)
+    found = all_runs(store, Path(place.results) if place.results else None, told.append)
     _ = found.newest  # what the store has to mend is told now
     return found, tuple(told)
 

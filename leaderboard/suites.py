@@ -23,7 +23,7 @@ from harness.store.lookup import Row
 from leaderboard.data import Board, scores_of
 from leaderboard.sources import Place
 
-Arm = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
+Setup = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _suite_group(
     scores = {benchmark: scores_of(place, finished(runs[name])) for benchmark, name in names}
     arms = {
         benchmark: {
-            _arm(run): Line(run, {}) for run in runs[name] if run["run_id"] in scores[benchmark].table and _ok(run)
+            _setup(run): Line(run, {}) for run in runs[name] if run["run_id"] in scores[benchmark].table and _ok(run)
         }
         for benchmark, name in names
     }
@@ -131,7 +131,7 @@ def _ok(run: Row) -> bool:
     return Line(run, {}).ranked
 
 
-def _arm(run: Row) -> Arm:
+def _setup(run: Row) -> Setup:
     """What makes runs on several benchmarks the same."""
     settings = json.dumps(run["settings"], sort_keys=True)
     return (FULL, "", "", "", 0) if run["method"] == FULL else (
@@ -139,7 +139,7 @@ def _arm(run: Row) -> Arm:
     )  # fmt: skip
 
 
-def _run_id(suite: str, arm: Arm) -> str:
+def _run_id(suite: str, arm: Setup) -> str:
     return "·".join([suite, *map(str, arm)])
 
 
@@ -154,7 +154,7 @@ def _line(suite: str, own: Mapping[str, Line], full: Mapping[str, Line], scores:
     means = {name: _mean([line.run[name] for line in own.values()]) for name in ("accuracy", *_MEANS)}
     bounds = {"ra": found.value, "ra_low": _bound(found.low), "ra_high": _bound(found.high)}
     told = {
-        "run_id": _run_id(suite, _arm(first)),
+        "run_id": _run_id(suite, _setup(first)),
         "benchmark": f"suite {suite}",
         "n": sum(line.run["n"] for line in own.values()),
         "provenance": next((one for one in (line.run["provenance"] for line in own.values()) if one != LOCAL), LOCAL),
@@ -210,7 +210,9 @@ def _beside(made: list[Line], draws: NDArray[np.float64], column: Sequence[int],
         made[int(at)] = replace(made[int(at)], p=adjusted)
 
 
-def _lacking(arms: Mapping[str, Mapping[Arm, Line]], partial: Sequence[Arm]) -> Iterator[tuple[str, str, list[str]]]:
+def _lacking(
+    arms: Mapping[str, Mapping[Setup, Line]], partial: Sequence[Setup]
+) -> Iterator[tuple[str, str, list[str]]]:
     for arm in partial:
         line = next(found[arm] for found in arms.values() if arm in found)
         yield line.name, line.run["budget"], [name for name, found in arms.items() if arm not in found]

@@ -74,10 +74,10 @@ def _write(
     from harness.cli.stores import open_store
     from harness.records.errors import EnvironmentProblem
     from harness.report import gather
-    from harness.submissions.sources import open_sources
+    from harness.submissions.all_runs import all_runs
 
     opened = open_store(store)
-    groups = gather(open_sources(opened, options.submitted(store, results), tell), runs)
+    groups = gather(all_runs(opened, options.submitted(store, results), tell), runs)
     try:
         path.write_text(_text(format, groups, opened.path.name), encoding="utf-8")
     except OSError as problem:

@@ -121,7 +121,7 @@ def duration(seconds: float) -> str:
 
 
 @dataclass
-class _Line:
+class _Running:
     """A task that runs."""
 
     title: str
@@ -137,10 +137,10 @@ class Watch:
         self._workers = workers
         self._began = time.monotonic()
         self.schedule: Schedule | None = None
-        self.lines: dict[str, _Line] = {}
+        self.lines: dict[str, _Running] = {}
 
     def begins(self, name: str, title: str, total: int, done: int) -> None:
-        self.lines[name] = _Line(title, total, done)
+        self.lines[name] = _Running(title, total, done)
 
     def advanced(self, name: str, steps: int) -> None:
         if name in self.lines:

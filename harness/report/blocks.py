@@ -44,7 +44,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Words:
+class Paragraph:
     """A paragraph, shown letter by letter whatever it holds. lead: a page's result in a sentence."""
 
     text: str
@@ -103,7 +103,7 @@ class File:
     text: str
 
 
-Block = Heading | Words | Prose | Code | Html | Chart | Table | File
+Block = Heading | Paragraph | Prose | Code | Html | Chart | Table | File
 
 
 def cut(text: str, longest: int = LONGEST) -> str:
@@ -116,7 +116,7 @@ def html_of(block: Block, save: Callable[[File], str] | None = None) -> Markup:
     match block:
         case Heading(text, level):
             return tag(f"h{level}", cut(text))
-        case Words(text, kind):
+        case Paragraph(text, kind):
             return tag("p", cut(text), class_=kind)
         case Prose(markdown):
             from markdown_it import MarkdownIt

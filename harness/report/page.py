@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.records.figures import REPORTED
 from harness.records.records import FULL, RANDOM
-from harness.report.blocks import Block, Code, Heading, Html, Markup, Table, Words, html_of, tag
+from harness.report.blocks import Block, Code, Heading, Html, Markup, Paragraph, Table, html_of, tag
 from harness.report.gather import Group
 from harness.report.ranking import ranked_blocks, unranked_blocks
 from harness.report.tables import DETAILS, by_category, table
@@ -30,11 +30,11 @@ _HOW = (
 def page(groups: Sequence[Group], source: str, made: datetime) -> str:
     """The whole page. source: where the runs lie; made: the time to print."""
     runs = sum(len(group.lines) for group in groups)
-    blocks: list[Block] = [Words(f"{runs} finished runs from {source}, {made:%Y-%m-%d %H:%M} UTC.", "soft")]
+    blocks: list[Block] = [Paragraph(f"{runs} finished runs from {source}, {made:%Y-%m-%d %H:%M} UTC.", "soft")]
     if groups:
-        blocks += [Words(_HOW), *(block for group in groups for block in _blocks(group))]
+        blocks += [Paragraph(_HOW), *(block for group in groups for block in _blocks(group))]
     else:
-        blocks += [Words("There are no runs yet. Make one, then export again:"), Code("harness run --method fastv")]
+        blocks += [Paragraph("There are no runs yet. Make one, then export again:"), Code("harness run --method fastv")]
     meta = Markup(
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -49,7 +49,7 @@ def _blocks(group: Group) -> Iterator[Block]:
     counts = f": {group.lines[0].run['n']} questions, {group.images} images" if group.lines else ""
     yield Heading(f"{group.model} on {group.benchmark}{counts}")
     if not group.lines:
-        yield Words("No run of this group has finished.")
+        yield Paragraph("No run of this group has finished.")
     for budget in group.budgets:
         yield Heading(f"At {budget}", 3)
         yield from ranked_blocks(group, budget)
@@ -74,7 +74,7 @@ def _circumstances(group: Group) -> Iterator[Block]:
     yield Heading("Circumstances", 3)
     yield Table(("", "value"), facts, "circumstances")
     yield Heading("How to reproduce", 3)
-    yield Words("No pruning and random choice come with each of these.", "soft")
+    yield Paragraph("No pruning and random choice come with each of these.", "soft")
     commands = [_words(run) for run in runs if run["method"] not in (FULL, RANDOM)] or [_words(run) for run in runs]
     yield Html(tag("pre", tag("code", "\n".join(shlex.join(["harness", *words]) for words in commands))))
 

@@ -15,7 +15,7 @@ from harness.records.figures import (
     UNSUPPORTED,
     VERIFIED,
 )
-from harness.report.blocks import Block, Heading, Html, Markup, Table, Words, tag
+from harness.report.blocks import Block, Heading, Html, Markup, Paragraph, Table, tag
 from harness.report.gather import Group, Line
 from harness.report.palette import Mark, mark_of, symbol
 from harness.store.lookup import Row, name_of
@@ -44,11 +44,11 @@ def ranked_blocks(group: Group, budget: str, how: str = HOW) -> Iterator[Block]:
     """The ranking of a group at one of its budgets. how: the words that say how to read it."""
     lines = group.at(budget)
     if lines[0].run["provenance"] == SELF_REPORTED:
-        yield Words(SENT, "note")
-    yield Words(answer(lines), "lead")
+        yield Paragraph(SENT, "note")
+    yield Paragraph(answer(lines), "lead")
     yield Html(ranking(lines, group.full))
     indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""
-    yield Words(f"{group.images} images. {how}{indicative}", "soft")
+    yield Paragraph(f"{group.images} images. {how}{indicative}", "soft")
 
 
 def unranked_blocks(group: Group, reported: Sequence[Row]) -> Iterator[Block]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
-from harness.report.blocks import Block, Chart, Heading, Table, Words
+from harness.report.blocks import Block, Chart, Heading, Paragraph, Table
 from harness.report.compare import Versus
 from harness.report.gather import Group
 from harness.stats import paired_difference
@@ -40,19 +40,19 @@ def best(group: Group) -> int:
 def blocks(board: Board, group: Group, a: Row | None, b: Row | None) -> Iterator[Block]:
     """B against A: verdict, differences with intervals, flips."""
     if a is None or b is None:
-        yield Words("Two finished runs are needed: harness run --budget 50%", "note")
+        yield Paragraph("Two finished runs are needed: harness run --budget 50%", "note")
         return
     found, answers = against(board.place, a["run_id"], b["run_id"])
     verdict = found.verdict.replace("no ", "No ", 1) if found.verdict.startswith("no ") else found.verdict
-    yield Words(f"{verdict}.", "lead")
+    yield Paragraph(f"{verdict}.", "lead")
     for note in found.notes:
-        yield Words(note, "soft")
+        yield Paragraph(note, "soft")
     yield Table(("", "value"), _figures(found), "comparison")
     rows = [("all questions", *_points(found.difference)), *_by_category(answers)]
     yield Chart(
         charts.differences(rows, f"accuracy of B ({name_of(b)}) minus A ({name_of(a)}), points"), "paired-difference"
     )
-    yield Words(f"Paired by question, 95 %, clustered by image; {group.images} images.", "soft")
+    yield Paragraph(f"Paired by question, 95 %, clustered by image; {group.images} images.", "soft")
     yield from _flips(answers, a, b)
 
 

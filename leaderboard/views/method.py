@@ -10,7 +10,7 @@ import streamlit as st
 
 from harness.records.provenance import ROOT, method_file
 from harness.records.records import FULL, RANDOM
-from harness.report.blocks import Block, Chart, Code, Heading, Prose, Words
+from harness.report.blocks import Block, Chart, Code, Heading, Paragraph, Prose
 from harness.report.gather import Group, Line
 from harness.report.palette import mark_of
 from harness.report.tables import EACH_RUN, by_category, table
@@ -41,7 +41,7 @@ def blocks(group: Group, method: str | None) -> Iterator[Block]:
     """The card of a method, its curve over budgets, and its accuracy by kind of question."""
     own = [line for line in group.lines if line.run["method"] == method]
     if not own or method is None:
-        yield Words("No method has a finished run in this group yet: harness run --budget 50%", "note")
+        yield Paragraph("No method has a finished run in this group yet: harness run --budget 50%", "note")
         return
     shown = [line for line in own if line.ranked and line.run["ra"] is not None]
     if shown:
@@ -80,4 +80,4 @@ def _card(method: str) -> Iterator[Block]:
         yield Heading("What its file says")
         yield Code(ast.get_docstring(ast.parse(source.read_text("utf-8"))) or "")
     else:
-        yield Words("The file of this method is not on this machine, so there is no card.", "soft")
+        yield Paragraph("The file of this method is not on this machine, so there is no card.", "soft")

@@ -9,7 +9,7 @@ import streamlit as st
 from harness.records.figures import REPORTED
 from harness.records.records import FULL, RANDOM
 from harness.report import csv_table, latex_tables
-from harness.report.blocks import Block, Chart, File, Heading, Table, Words
+from harness.report.blocks import Block, Chart, File, Heading, Paragraph, Table
 from harness.report.gather import Group, Line
 from harness.report.ranking import HOW, ranked_blocks, unranked_blocks
 from leaderboard import charts, filters
@@ -38,7 +38,7 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
     """The ranking of a group at a budget, and what is not ranked, apart from it."""
     lines = group.at(budget)
     if not lines:
-        yield Words("No run of this group has finished at a budget yet: harness run --budget 50%", "note")
+        yield Paragraph("No run of this group has finished at a budget yet: harness run --budget 50%", "note")
     else:
         yield from ranked_blocks(group, budget, OF_SUITE if isinstance(group, SuiteGroup) else HOW)
         yield File("CSV", "ranking.csv", csv_table([group]))
@@ -50,7 +50,7 @@ def blocks(board: Board, group: Group, budget: str | None) -> Iterator[Block]:
         yield from _benchmarks(group, lines)
     else:
         yield from unranked_blocks(group, [run for run in board.rows if run["status"] == REPORTED])
-        yield Words("Numbers that papers print stand on the page Published and are never mixed with these.", "soft")
+        yield Paragraph("Numbers that papers print stand on the page Published and are never mixed with these.", "soft")
 
 
 def _benchmarks(group: SuiteGroup, lines: Sequence[Line]) -> Iterator[Block]:
@@ -68,7 +68,7 @@ def _benchmarks(group: SuiteGroup, lines: Sequence[Line]) -> Iterator[Block]:
         rows = [(name, budget, ", ".join(lacks)) for name, budget, lacks in group.lacking]
         yield Table(("method", "budget", "has no ranked run on"), rows, "lacking")
     if group.choice.missing:
-        yield Words(f"Of the suite, nothing was run on {', '.join(group.choice.missing)}.", "soft")
+        yield Paragraph(f"Of the suite, nothing was run on {', '.join(group.choice.missing)}.", "soft")
 
 
 def _curves(group: Group) -> object:

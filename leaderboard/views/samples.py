@@ -12,7 +12,7 @@ from PIL import Image
 from harness.records.records import FULL
 from harness.reference.paths import SUITE
 from harness.reference.suite import Question, load_questions
-from harness.report.blocks import Block, Chart, Heading, Html, Table, Words
+from harness.report.blocks import Block, Chart, Heading, Html, Paragraph, Table
 from harness.report.gather import Group
 from harness.report.palette import mark_of
 from harness.store.lookup import Row, name_of
@@ -66,20 +66,20 @@ def samples_of(board: Board, group: Group, run: Row | None, which: str) -> list[
 def blocks(board: Board, group: Group, run: Row | None, sample: str | None) -> Iterator[Block]:
     """One sample of a run beside no pruning."""
     if run is None or sample is None:
-        yield Words("No sample fits: choose another run, or show all.", "note")
+        yield Paragraph("No sample fits: choose another run, or show all.", "note")
         return
     full = group.full
     ids = (run["run_id"], *([full.run["run_id"]] if full else []))
     rows = sample_rows(board.place, sample, ids)
     own = rows.get(run["run_id"])
     if own is None:
-        yield Words("This run has no such sample.", "note")
+        yield Paragraph("This run has no such sample.", "note")
         return
     question = question_of(run["benchmark"], sample)
     yield Heading(question.question if question else sample)
     yield Table(("", "answer", "score"), list(_answers(own, full and rows.get(full.run["run_id"]), run)), "answers")
     yield from _pictures(own, question)
-    yield Words(_tokens(own), "soft")
+    yield Paragraph(_tokens(own), "soft")
 
 
 def _answers(
@@ -95,17 +95,19 @@ def _pictures(own: Mapping[str, Any], question: Question | None) -> Iterator[Blo
     image = Image.open(SUITE / question.image) if question and (SUITE / question.image).is_file() else None
     sites = stages(*(masks(own[name]) for name in ("kept", "merged")), int(own["full_tokens"]))
     if image is None:
-        yield Words("The image of this sample is not on this machine, so there is nothing to draw over.", "soft")
+        yield Paragraph("The image of this sample is not on this machine, so there is nothing to draw over.", "soft")
         return
     grid = grid_of(int(own["full_tokens"]), *image.size)
     if grid is None:
-        yield Words("The units of this sample do not fit its image as one grid (tiles), so they are not drawn.", "soft")
+        yield Paragraph(
+            "The units of this sample do not fit its image as one grid (tiles): they are not drawn.", "soft"
+        )
         return
     yield Chart(overlay(image, grid, sites, question.boxes), "sample")
     found = {KEPT}.union(*(map(int, states) for states in sites.values()))
     yield Html(key(sorted(found), bool(question.boxes)))
     if GONE in found:
-        yield Words(UNTOLD, "soft")
+        yield Paragraph(UNTOLD, "soft")
 
 
 @lru_cache(maxsize=1)

@@ -21,12 +21,12 @@ from stored_runs import add_run, arm, new_store
 
 from harness.records.errors import HarnessError
 from harness.report import gather
-from harness.report.blocks import Chart, Table, Words, html_of
+from harness.report.blocks import Chart, Paragraph, Table, html_of
 from harness.report.gather import Group, Line, means_over_draws
 from harness.report.palette import mark_of
 from harness.report.ranking import ranking
 from harness.store.database import Store
-from harness.submissions.sources import open_sources
+from harness.submissions.all_runs import all_runs
 from leaderboard import charts
 from leaderboard import render_streamlit as drawing
 from leaderboard.data import certainty_of, group_of, open_board
@@ -179,12 +179,12 @@ def test_the_board_shows_the_figures_that_an_export_writes(tmp_path: Path):
     add_run(Store(path), arm("saint", **QUICK), crossed, arm("full", **QUICK))
     board = open_board(path)
     (name,) = board.groups
-    (written,) = gather(open_sources(Store(path), None, print))
+    (written,) = gather(all_runs(Store(path), None, print))
     assert group_of(board, name) == written
 
 
 def test_long_and_hostile_text_is_cut_and_escaped():
-    written = html_of(Words(HOSTILE * 10**5))
+    written = html_of(Paragraph(HOSTILE * 10**5))
     assert "<img" not in written and "letters more" in written and len(written) < 10_000
     table = html_of(Table((HOSTILE,), [(HOSTILE,)], "x"))
     assert "<img" not in table

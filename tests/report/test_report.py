@@ -22,7 +22,7 @@ from harness.report import Group, csv_table, latex_tables, markdown_tables, page
 from harness.report.blocks import tag
 from harness.report.ranking import STATUS_WORDS
 from harness.store.database import Store
-from harness.submissions.sources import open_sources
+from harness.submissions.all_runs import all_runs
 
 RIGHT = [1.0] * 60
 NOW = datetime(2026, 11, 21, 12, 0)
@@ -95,7 +95,7 @@ class _Elements(HTMLParser):
 
 
 def gather(store: Store, words: Sequence[str] = ()) -> list[Group]:
-    return report.gather(open_sources(store, None, print), words)
+    return report.gather(all_runs(store, None, print), words)
 
 
 def read(groups: Sequence[Group]) -> _Elements:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sources:
+class AllRuns:
     """Runs of a store and submitted ones. store: None for none."""
 
     store: Store | None
@@ -104,9 +104,9 @@ class Sources:
         return [run for run in ids if run in self._own]
 
 
-def open_sources(store: Store | None, results: Path | None, tell: Callable[[str], object]) -> Sources:
+def all_runs(store: Store | None, results: Path | None, tell: Callable[[str], object]) -> AllRuns:
     """The runs of a store and of the submissions below `results`, None for none; `tell` says what was left out."""
-    return Sources(store, read(results, tell) if results is not None else Submissions([], {}, {}))
+    return AllRuns(store, read(results, tell) if results is not None else Submissions([], {}, {}))
 
 
 def _of(ids: Sequence[str]) -> str:
