@@ -23,7 +23,7 @@ AMISS, MISSING, POOR = "amiss", "missing", "poor"
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found. fit: it works; advice: what to do where it does not.
+    """Result of one check. fit: it works; advice: what to do where it does not.
 
     lack: what it is called where it does not: "amiss" (needed: the harness cannot be used like this), "missing" or
     "poor" (the harness works without it).
@@ -78,7 +78,7 @@ def extras() -> Iterator[Check]:
 
 
 def accelerator() -> Check:
-    """What computes here."""
+    """Devices of this machine."""
     from harness.latency.machine import machine
 
     here = machine()

@@ -204,7 +204,7 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
 
 
 def break_even(found: Sequence[tuple[str, str, Sequence[BreakEven]]]) -> go.Figure:
-    """What pruning saves against what selection costs, a mark for each timed shape; on the diagonal they are equal.
+    """Time saved against time of the selection, a mark for each timed shape; on the diagonal they are equal.
 
     found: (name, method, shapes) of each run.
     """

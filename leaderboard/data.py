@@ -1,4 +1,4 @@
-"""What the board shows: runs in groups that can be ranked, judged as `harness export` judges them."""
+"""The board's data: runs in groups that can be ranked, judged as `harness export` judges them."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _source(source: str, model: str, numbers: Sequence[Printed], shown: Mapping[
 
 
 def _notes(numbers: Sequence[Printed]) -> dict[str, str]:
-    """What is to be known of some numbers -> its letter."""
+    """Caveat -> its letter."""
     words = dict.fromkeys(note for number in numbers if (note := _note(number)))
     return {note: _LETTERS[at % 26] * (1 + at // 26) for at, note in enumerate(words)}
 

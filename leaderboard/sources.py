@@ -1,4 +1,4 @@
-"""Where the board reads from: a local store, a folder of submissions, and profiles beside the store.
+"""The board's sources: a local store, a folder of submissions, and profiles beside the store.
 
 What is cached is shared by all visitors and never changed; it is asked again when a file has changed.
 """
@@ -41,7 +41,7 @@ def place_of(store: Path, results: Path | None) -> Place:
 
 
 def stamp_of(files: Iterable[Path]) -> Stamp:
-    """What changes when one of these files does: how many, the latest change (ns), and their size."""
+    """Number, latest change (ns) and total size of files."""
     known = [file.lstat() for file in files]
     return len(known), max((one.st_mtime_ns for one in known), default=0), sum(one.st_size for one in known)
 

@@ -127,12 +127,12 @@ def _suite_group(
 
 
 def _ok(run: Row) -> bool:
-    """Whether a run kept to its budget, measured."""
+    """True if a run kept to its budget, measured."""
     return Line(run, {}).ranked
 
 
 def _setup(run: Row) -> Setup:
-    """What makes runs on several benchmarks the same."""
+    """Identity of a run without its benchmark."""
     settings = json.dumps(run["settings"], sort_keys=True)
     return (FULL, "", "", "", 0) if run["method"] == FULL else (
         run["method"], run["preset"], settings, run["budget"], run["seed"],

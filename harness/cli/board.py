@@ -54,7 +54,7 @@ def board(
 
 
 def places(store: Path | None, results: Path | None) -> list[str]:
-    """Where the board reads from: the store, and the folder of submissions if there is one."""
+    """Paths that the board reads: the store, and the folder of submissions if there is one."""
     from harness.store.database import default_store_path
 
     folder = options.submitted(store, results)
@@ -76,7 +76,7 @@ def check_extra(what: str) -> None:
 
 
 def _command(given: list[str], host: str, port: int) -> list[str]:
-    """How Streamlit is started. given: as `places` gives them.
+    """Command line of the Streamlit server. given: from `places`.
 
     The script is found by its place: nothing of the harness imports the board.
     """

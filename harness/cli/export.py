@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What runs can be written as."""
+    """Output formats."""
 
     html = "html"
     latex = "latex"

@@ -11,7 +11,7 @@ from harness.cli.printing import print_json, print_rows
 
 
 class Listed(StrEnum):
-    """What can be listed."""
+    """Things that can be listed."""
 
     methods = "methods"
     models = "models"
@@ -39,7 +39,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """What a method says of itself: hooks, licence of the authors' code, paper, presets, settings and defaults."""
+    """Describe a method: hooks, licence of the authors' code, paper, presets, settings and defaults."""
     import methods
 
     kind = methods.get(name)

@@ -1,4 +1,4 @@
-"""What runs say, for people: groups judged beside their controls, two runs compared, pages and tables."""
+"""Runs for readers: groups judged beside their controls, comparisons of two runs, pages and tables."""
 
 from harness.report.gather import Group, Line, gather
 from harness.report.page import page

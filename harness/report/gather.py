@@ -35,7 +35,7 @@ _GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_
 
 
 class Runs(Protocol):
-    """Where runs come from: `harness.submissions.all_runs` gives a store's and submitted ones as one.
+    """A source of runs; `harness.submissions.all_runs` gives a store's and submitted ones as one.
 
     rows: every run with its `provenance`; newest: of runs that differ in code alone the last.
     """

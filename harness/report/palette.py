@@ -41,7 +41,7 @@ _GLYPHS = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How a method looks. symbol: Plotly's name; control: a row to measure others against, in grey."""
+    """Colour and symbol of a method. symbol: Plotly's name; control: a row to measure others against, in grey."""
 
     colour: str
     symbol: str

@@ -134,7 +134,7 @@ def _row(line: Line, scale: tuple[float, float], timed: bool, told: bool) -> Mar
 
 
 def _provenance(run: Row) -> Markup:
-    """Who vouches for a run; pointed at, the batch that it came in."""
+    """Provenance of a run; pointed at, the batch that it came in."""
     kind = {VERIFIED: "yes", SELF_REPORTED: "unclear"}.get(run["provenance"], "plain")
     title = {"title": f"batch {run['batch']}"} if run["batch"] else {}
     return tag("span", run["provenance"], class_=f"pill {kind}", **title)

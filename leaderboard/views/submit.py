@@ -15,7 +15,7 @@ def show(board: Board) -> None:
 
 
 def blocks() -> Iterator[Block]:
-    """What to type, in order."""
+    """Commands to type, in order."""
     yield Heading("A method of yours")
     yield Prose(
         "One file: a dataclass with the hook points it uses, as in `methods/`. "
