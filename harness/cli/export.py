@@ -76,10 +76,11 @@ def _write(
     from harness.report import gather
     from harness.submissions.all_runs import all_runs
 
-    opened = open_store(store)
-    groups = gather(all_runs(opened, options.submitted(store, results), tell), runs)
+    opened, submitted = open_store(store), options.submitted(store, results)
+    groups = gather(all_runs(opened, submitted, tell), runs)
+    source = opened.path.name + (f" and {submitted.name}" if submitted else "")
     try:
-        path.write_text(_text(format, groups, opened.path.name), encoding="utf-8")
+        path.write_text(_text(format, groups, source), encoding="utf-8")
     except OSError as problem:
         raise EnvironmentProblem(f"cannot write {path}: {problem}; give another --out") from problem
     if json:
