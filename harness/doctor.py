@@ -22,8 +22,8 @@ AMISS, MISSING, POOR = "amiss", "missing", "poor"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found. fit: it works; advice: what to do where it does not.
+class Check:
+    """Result of one check. fit: it works; advice: what to do where it does not.
 
     lack: what it is called where it does not: "amiss" (needed: the harness cannot be used like this), "missing" or
     "poor" (the harness works without it).
@@ -49,9 +49,9 @@ class Extra:
     purpose: str
     command: str
 
-    def finding(self) -> Finding:
+    def check(self) -> Check:
         absent = [package for package in self.packages if find_spec(package) is None]
-        return Finding(self.name, not absent, self.purpose, self.command, MISSING)
+        return Check(self.name, not absent, self.purpose, self.command, MISSING)
 
 
 def install(extra: str) -> str:
@@ -71,24 +71,24 @@ EXTRAS = (
 )
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[Check]:
     """Which optional packages are there."""
     for extra in EXTRAS:
-        yield extra.finding()
+        yield extra.check()
 
 
-def accelerator() -> Finding:
-    """What computes here."""
+def accelerator() -> Check:
+    """Devices of this machine."""
     from harness.latency.machine import machine
 
     here = machine()
     gpus = [f"{gpu['name']} {gpu['memory_gib']} GiB" for gpu in here.hardware["gpus"]]
     found = ", ".join(gpus) or f"{here.software['threads']} threads on {here.hardware['cpu']}"
     advice = "without one timings are indicative; on a machine with a GPU install torch's build for it"
-    return Finding("accelerator", bool(gpus), found, advice, MISSING)
+    return Check("accelerator", bool(gpus), found, advice, MISSING)
 
 
-def nvml() -> Finding:
+def nvml() -> Check:
     """Whether the GPU's clocks, temperature, throttling and energy can be read."""
     from harness.latency.machine import device_state
 
@@ -96,10 +96,10 @@ def nvml() -> Finding:
     found = "clocks, temperature, throttling and energy of a GPU"
     if state is not None:
         found = f"{state.sm_clock_mhz} MHz, {state.temperature_c} °C, throttle bits {state.throttle_bits}"
-    return Finding("NVML", state is not None, found, f"on NVIDIA GPUs: {install('gpu')}", MISSING)
+    return Check("NVML", state is not None, found, f"on NVIDIA GPUs: {install('gpu')}", MISSING)
 
 
-def latency(seconds: float) -> Finding:
+def latency(seconds: float) -> Check:
     """Equal arms, timed as every run is. Raises HarnessError where the embedded model cannot be opened."""
     import torch
 
@@ -108,7 +108,7 @@ def latency(seconds: float) -> Finding:
     current = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     trust = self_test(current.type if current is not None else "cpu", seconds)
     advice = "end other work on this machine, and time several sessions: --sessions 5"
-    return Finding("latency", trust.is_good, str(trust), advice, POOR)
+    return Check("latency", trust.is_good, str(trust), advice, POOR)
 
 
 GIB = 1024**3
@@ -130,7 +130,7 @@ REINSTALL = "reinstall the package, or run `git checkout .` in a clone"
 WATCHED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF")
 
 
-def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Finding]:
+def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Check]:
     """Every finding, cheapest first; last, where a time is given, how far latency can be trusted here."""
     yield _python()
     for package, bounds in VERSIONS.items():
@@ -150,47 +150,47 @@ def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Fi
         yield _checked("latency", REINSTALL, partial(latency, self_test_seconds))
 
 
-def _checked(name: str, advice: str, check: Callable[[], str | Finding]) -> Finding:
+def _checked(name: str, advice: str, check: Callable[[], str | Check]) -> Check:
     try:
         found = check()
-        return found if isinstance(found, Finding) else Finding(name, True, found)
+        return found if isinstance(found, Check) else Check(name, True, found)
     except HarnessError as error:
-        return Finding(name, False, str(error), advice)
+        return Check(name, False, str(error), advice)
 
 
-def _python() -> Finding:
+def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+    return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
 
 
-def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: str) -> Finding:
+def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: str) -> Check:
     wanted = f"{'.'.join(map(str, least))} <= {package} < {'.'.join(map(str, below))}: {why}"
     try:
         found = version(package)
     except PackageNotFoundError:
-        return Finding(package, False, "not installed", wanted)
+        return Check(package, False, "not installed", wanted)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
-    return Finding(package, least <= numbers < below, found, wanted)
+    return Check(package, least <= numbers < below, found, wanted)
 
 
-def lmms_eval() -> Finding:
+def lmms_eval() -> Check:
     """Whether `harness bridge lmms` can run, and what it lacks."""
     here, absent = installed.found_version(), installed.absent()
     found = f"version {here}, proven {installed.VERSION}" if here else "tasks of lmms-eval: harness bridge lmms"
     lacks = f"; not here: {', '.join(absent)}" if absent else ""
     fit = here == installed.VERSION and not absent
-    return Finding("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)
+    return Check("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)
 
 
-def _variables() -> Finding:
+def _variables() -> Check:
     found = [f"{name}={os.environ[name]}" for name in WATCHED if name in os.environ]
-    return Finding("environment", True, ", ".join(found) or "nothing set that matters")
+    return Check("environment", True, ", ".join(found) or "nothing set that matters")
 
 
-def _disk(store: Path) -> Finding:
+def _disk(store: Path) -> Check:
     folder = next(parent for parent in store.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    return Finding("disk", free >= LEAST_FREE_BYTES, f"{free / GIB:.1f} GiB free at {folder}", "free some space")
+    return Check("disk", free >= LEAST_FREE_BYTES, f"{free / GIB:.1f} GiB free at {folder}", "free some space")
 
 
 def _store(store: Store) -> str:

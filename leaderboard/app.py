@@ -10,8 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from harness.records.errors import HarnessError
+from harness.report.blocks import Paragraph
+from harness.report.page import BOARD_STYLE
 from harness.store.database import default_store_path
-from leaderboard.blocks import Words
 from leaderboard.data import Board, open_board
 from leaderboard.render_streamlit import draw
 from leaderboard.sources import Place
@@ -35,7 +36,7 @@ PAGES = {
     "published": ("Published", ":material/library_books:", "What do the papers print?"),
     "submit": ("Submit", ":material/upload:", "How does a method get onto this board?"),
 }
-STATIC = Path(__file__).resolve().parent / "static"
+SERVER_STYLE = Path(__file__).resolve().parent / "static" / "server.css"
 WITHOUT_RUNS = {"published", "submit", "profile"}  # pages that need no run
 
 
@@ -43,37 +44,37 @@ def page(name: str, store: Path, results: Path | None = None) -> None:
     """One page on a store and on submissions; whatever is wrong with them is told in words."""
     title, _, question = PAGES[name]
     st.title(title)
-    draw([Words(question, "soft")])
+    draw([Paragraph(question, "soft")])
     show: Callable[[Board], None] = import_module(f"leaderboard.views.{name}").show
     try:
         board = open_board(store, results)
     except HarnessError as problem:
         if name not in WITHOUT_RUNS:
-            draw([Words(str(problem), "note")])
+            draw([Paragraph(str(problem), "note")])
             return
         board = Board(store, Place("", "", ()), ())
     for words in board.told:
-        draw([Words(words, "warning")])
+        draw([Paragraph(words, "warning")])
     if not board.rows and name not in WITHOUT_RUNS:
-        draw([Words(f"{store} holds no runs yet. Make one: harness run --method fastv --budget 50%", "note")])
+        draw([Paragraph(f"{store} holds no runs yet. Make one: harness run --method fastv --budget 50%", "note")])
         return
     try:
         show(board)
     except HarnessError as problem:
-        draw([Words(str(problem), "warning")])
+        draw([Paragraph(str(problem), "warning")])
 
 
 def main(store: Path, results: Path | None) -> None:
     """The board: navigation, style, and the page that was asked for."""
     st.set_page_config(page_title="Visual-token pruning", page_icon="✂️", layout="wide")
-    st.html("".join(f"<style>{(STATIC / name).read_text()}</style>" for name in ("board.css", "server.css")))
+    st.html("".join(f"<style>{style.read_text('utf-8')}</style>" for style in (BOARD_STYLE, SERVER_STYLE)))
     pages = [
         st.Page(_shown(name, store, results), title=title, icon=icon, url_path=name, default=name == "overview")
         for name, (title, icon, _) in PAGES.items()
     ]
     shown = st.navigation(pages)
     with st.sidebar:
-        draw([Words(store.name, "soft")])
+        draw([Paragraph(store.name, "soft")])
     shown.run()
 
 

@@ -9,9 +9,15 @@ import plotly.graph_objects as go
 
 from harness.latency.break_even import BreakEven
 from harness.report.gather import Line
-from leaderboard.palette import GREY, INK, NO, STAGE_COLOURS, YES, mark_of
+from harness.report.palette import GREY, INK, NO, YES, mark_of
 
-STAGES = ("vit", "projector", "select", "llm_prefill", "residual")
+STAGE_COLOURS = {
+    "vit": "#3f8fd6",
+    "projector": "#c9a02c",
+    "select": "#d9622b",
+    "llm_prefill": "#2a9d78",
+    "residual": "#8b939d",
+}
 _STAGE_WORDS = {"vit": "ViT", "projector": "projector", "select": "selection", "llm_prefill": "LLM prefill"}
 HEIGHT = 460
 ABOVE = 6  # so many names fit above a chart; more stand beside it
@@ -178,7 +184,7 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
     names = [plain_text(name, 40) for name, *_ in pairs]
     arms = ["no pruning", "pruned"] * len(pairs)
     figure = go.Figure()
-    for stage in STAGES:
+    for stage, colour in STAGE_COLOURS.items():
         values = [max(arm.get(stage) or 0.0, 0.0) for _, *both in pairs for arm in both]
         if any(values):
             figure.add_trace(
@@ -187,7 +193,7 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
                     x=values,
                     orientation="h",
                     name=_STAGE_WORDS.get(stage, stage),
-                    marker={"color": STAGE_COLOURS[stage], "opacity": [0.55, 1.0] * len(pairs)},
+                    marker={"color": colour, "opacity": [0.55, 1.0] * len(pairs)},
                     hovertemplate="%{y}: %{x:.2f} ms<extra>%{fullData.name}</extra>",
                 )
             )
@@ -198,7 +204,7 @@ def stage_bars(pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, floa
 
 
 def break_even(found: Sequence[tuple[str, str, Sequence[BreakEven]]]) -> go.Figure:
-    """What pruning saves against what selection costs, a mark for each timed shape; on the diagonal they are equal.
+    """Time saved against time of the selection, a mark for each timed shape; on the diagonal they are equal.
 
     found: (name, method, shapes) of each run.
     """

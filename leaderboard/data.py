@@ -1,4 +1,4 @@
-"""What the board shows: runs in groups that can be ranked, judged as `harness report` judges them."""
+"""The board's data: runs in groups that can be ranked, judged as `harness export` judges them."""
 
 from __future__ import annotations
 
@@ -10,37 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
-from numpy.typing import ArrayLike, NDArray
 
 from harness.latency.break_even import BreakEven, break_even
 from harness.records.errors import UsageError
-from harness.records.figures import OK
+from harness.records.figures import SELF_REPORTED
 from harness.records.records import LatencyRow
 from harness.report.compare import Versus, versus
-from harness.report.gather import FULL, RESAMPLES, Group, Line, assessed
-from harness.stats import drawn_means, front_probabilities
+from harness.report.gather import Group, Scores, finished, grouped, judged, means_over_draws, read_scores
+from harness.stats import front_probabilities
 from harness.store.lookup import Row
-from harness.submissions import SELF_REPORTED
-from leaderboard import sources as reading
-from leaderboard.sources import Place, place_of
-
-LARGE = 1_000_000  # resamples x clusters that are drawn while somebody waits
-
-
-def resamples_for(clusters: ArrayLike) -> int:
-    """As many draws as the report makes, fewer with very many clusters, at least 400: a share to 5 points."""
-    return max(400, min(RESAMPLES, LARGE // len(np.unique(np.asarray(clusters)))))
-
-
-def means_over_draws(scores: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
-    """(resamples, runs) mean scores over clusters drawn with replacement.
-
-    scores: (runs, samples) in [0, 1]; clusters: (samples,) labels.
-    """
-    return drawn_means(scores, clusters, resamples=resamples_for(clusters))
-
-
-GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
+from leaderboard.sources import Place, opened, place_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +37,8 @@ class Board:
 
         What only its sender has run is never in one group with what was run here or repeated.
         """
-        found: dict[tuple, list[Row]] = {}
-        for run in self.rows:
-            key = (*(run[key] for key in GROUP), run["provenance"] == SELF_REPORTED)
-            found.setdefault(key, []).append(run)
         named: dict[str, list[Row]] = {}
-        for runs in sorted(found.values(), key=_place_in_list):
+        for runs in grouped(self.rows):
             named[_unused(_group_name(runs), named)] = runs
         return named
 
@@ -76,7 +51,8 @@ def open_board(path: Path, results: Path | None = None) -> Board:
     place = place_of(path, results)
     if not place.store and not place.results:
         raise UsageError(f"there is no store at {path} yet; `harness run` makes one")
-    rows, told = reading.rows(place)
+    sources, told = opened(place)
+    rows = sources.newest
     if not place.store:
         if not rows:
             raise UsageError(f"there is no store at {path} yet, nor a submission in {results}; `harness run` makes one")
@@ -84,64 +60,22 @@ def open_board(path: Path, results: Path | None = None) -> Board:
     return Board(path, place, rows, told)
 
 
-def finished(runs: Sequence[Row]) -> tuple[str, ...]:
-    """The ids of those that have answers."""
-    return tuple(run["run_id"] for run in runs if run["accuracy"] is not None and run["n"])
-
-
 def group_of(board: Board, name: str) -> Group:
-    """A group's finished runs beside their controls, judged as `harness report` judges them."""
+    """A group's finished runs beside their controls, judged as `harness export` judges them."""
     return _group(board.place, tuple(run["run_id"] for run in board.groups[name]))
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _group(place: Place, ids: tuple[str, ...]) -> Group:
-    wanted = set(ids)
-    runs = [run for run in reading.rows(place)[0] if run["run_id"] in wanted]
-    scores = scores_of(place, finished(runs))
-    lines = (
-        assessed(runs, scores.table, scores.clusters, scores.by_category, resamples_for(scores.clusters))
-        if scores
-        else []
-    )
-    return Group(
-        model=runs[0]["model"],
-        benchmark=runs[0]["benchmark"],
-        lines=lines,
-        categories=scores.categories if scores else {},
-        images=len(np.unique(scores.clusters)) if scores else 0,
-        failures=[run for run in runs if run["status"] != OK],
-        facts=reading.facts(place, ids),
-    )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """table: (samples, runs) scores, a column a run id; clusters: (samples,) numbers of images."""
-
-    table: pd.DataFrame
-    clusters: np.ndarray
-    categories: Mapping[str, int]
-    by_category: Mapping[str, Mapping[str, float]]
+    sources, wanted = opened(place)[0], set(ids)
+    runs = [run for run in sources.newest if run["run_id"] in wanted]
+    return judged(runs, scores_of(place, finished(runs)), sources.facts(ids))
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def scores_of(place: Place, ids: tuple[str, ...]) -> Scores | None:
     """Scores of runs on the same samples; None without runs. A run that lacks samples is left out."""
-    columns = reading.scores(place, ids) if ids else {}
-    if not columns:
-        return None
-    longest = max(columns, key=lambda run: len(columns[run]))
-    about = reading.samples(place, [longest], ("cluster", "category"))
-    table = pd.DataFrame({run: columns[run] for run in ids if run in columns and len(columns[run]) == len(about)})
-    means = table.groupby(about["category"].to_numpy()).mean()
-    counts = about["category"].value_counts().sort_index()
-    return Scores(
-        table,
-        pd.factorize(about["cluster"], sort=True)[0],  # sorted as harness.stats does, for the same draws
-        {str(name): int(count) for name, count in counts.items()},
-        {run: {str(name): float(value) for name, value in means[run].items()} for run in table},
-    )
+    return read_scores(opened(place)[0], ids)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -150,8 +84,8 @@ def against(place: Place, a: str, b: str) -> tuple[Versus, pd.DataFrame]:
 
     Raises UsageError when they did not answer the same samples.
     """
-    rows = {run["run_id"]: run for run in reading.rows(place)[0]}
-    samples = reading.samples(place, list({a, b}), ("cluster", "category", "score", "prediction"))
+    rows = {run["run_id"]: run for run in opened(place)[0].newest}
+    samples = opened(place)[0].samples(list({a, b}), ("cluster", "category", "score", "prediction"))
     first, second = (samples[samples["run_id"] == run].set_index("sample_id").sort_index() for run in (a, b))
     return versus(rows[a], rows[b], samples), first.join(second[["score", "prediction"]].add_suffix("_b")).reset_index()
 
@@ -159,7 +93,7 @@ def against(place: Place, a: str, b: str) -> tuple[Versus, pd.DataFrame]:
 @st.cache_data(show_spinner=False, max_entries=64)
 def sample_ids(place: Place, run_id: str) -> list[tuple[str, str, float]]:
     """(sample id, category, score) of a run's samples, in order."""
-    found = reading.samples(place, [run_id], ("category", "score"))
+    found = opened(place)[0].samples([run_id], ("category", "score"))
     return list(found[["sample_id", "category", "score"]].itertuples(index=False, name=None))
 
 
@@ -172,28 +106,18 @@ SHOWN = (
 @st.cache_data(show_spinner=False, max_entries=256)
 def sample_rows(place: Place, sample_id: str, ids: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Run id -> its row of `samples` for one question."""
-    return {row["run_id"]: row for row in reading.samples(place, ids, SHOWN, sample_id).to_dict("records")}
+    return {row["run_id"]: row for row in opened(place)[0].samples(ids, SHOWN, sample_id).to_dict("records")}
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def break_even_of(place: Place, ids: tuple[str, ...]) -> dict[str, list[BreakEven]]:
     """Run id -> cost and saving of each timed shape."""
-    found = reading.latencies(place, ids)
+    found = opened(place)[0].latencies(ids)
     rows = found.rename(columns={"position_in_pair": "order"}).drop(columns=["machine_id"], errors="ignore")
     kept: dict[str, list[LatencyRow]] = {run: [] for run in ids}
     for row in rows.to_dict("records"):
         kept[row.pop("run_id")].append(LatencyRow(**row))
     return {run: break_even(own) for run, own in kept.items()}
-
-
-def full_of(group: Group) -> Line | None:
-    """The unpruned run of a group."""
-    return next((line for line in group.lines if line.run["method"] == FULL), None)
-
-
-def _place_in_list(runs: Sequence[Row]) -> tuple[bool, int, str]:
-    """What was run here or repeated first, then by finished runs."""
-    return runs[0]["provenance"] == SELF_REPORTED, -sum(run["accuracy"] is not None for run in runs), runs[0]["model"]
 
 
 def _group_name(runs: Sequence[Row]) -> str:

@@ -12,7 +12,6 @@ import streamlit as st
 from harness.report.gather import Group
 from harness.store.lookup import Row
 from leaderboard.data import Board, group_of
-from leaderboard.ranking import budgets_of, middle_of
 from leaderboard.suites import suite_group, suites_of
 
 _KEPT = "filter:"  # where a choice waits while another page is shown
@@ -42,13 +41,12 @@ def pick_group(board: Board, suites: bool = False) -> tuple[str, Group]:
 
 def pick_budget(group: Group) -> str | None:
     """The chosen budget of a group."""
-    budgets = budgets_of(group.lines)
-    middle = middle_of(budgets)
+    budgets = group.budgets
     return pick(
         "Budget",
         "budget",
         budgets,
-        budgets.index(middle) if middle else 0,
+        budgets.index(group.middle_budget) if budgets else 0,
         help="Visual tokens that a layer of the LLM sees on average.",
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from plotly.subplots import make_subplots
 
-from harness.report.markup import Markup, tag
+from harness.report.blocks import Markup, tag
 from leaderboard.charts import plain_text
 
 PATCHES = "patches"  # a mask over single patches, not units
@@ -140,7 +140,7 @@ def key(states: Sequence[int], boxes: bool) -> Markup:
 
 
 def in_words(site: str) -> str:
-    """Where a site is, as people say it."""
+    """Name of a site in words."""
     match site.split(":"):
         case ["pre-tokenization"]:
             return "before the ViT"
@@ -165,7 +165,7 @@ def _swatch(state: int) -> Markup:
 
 
 def _counted(states: NDArray[np.int8]) -> str:
-    """How many units are kept, and how many of the others are merged."""
+    """Counts of kept and merged units in words."""
     merged = int((states == MERGED).sum())
     return f"{int((states == KEPT).sum())} of {states.size} kept" + (f", {merged} merged" if merged else "")
 

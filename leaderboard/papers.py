@@ -10,9 +10,9 @@ from pathlib import Path
 
 from harness.records.errors import HarnessError
 from harness.records.provenance import ROOT
-from harness.report.markup import Markup, join, tag
-from leaderboard.palette import mark_of
-from leaderboard.ranking import symbol
+from harness.report.blocks import Markup, join, tag
+from harness.report.palette import mark_of
+from harness.report.ranking import symbol
 
 FOLDERS = (ROOT / "results" / "published", Path(__file__).resolve().parent / "published")  # checkout, wheel
 
@@ -117,7 +117,7 @@ def _source(source: str, model: str, numbers: Sequence[Printed], shown: Mapping[
 
 
 def _notes(numbers: Sequence[Printed]) -> dict[str, str]:
-    """What is to be known of some numbers -> its letter."""
+    """Caveat -> its letter."""
     words = dict.fromkeys(note for number in numbers if (note := _note(number)))
     return {note: _LETTERS[at % 26] * (1 + at // 26) for at, note in enumerate(words)}
 

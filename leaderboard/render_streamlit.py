@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from leaderboard.blocks import Block, Cell, Chart, Code, File, Heading, Html, Prose, Table, Words
+from harness.report.blocks import (
+    LONGEST_CELL,
+    Block,
+    Chart,
+    Code,
+    File,
+    Heading,
+    Html,
+    Paragraph,
+    Prose,
+    Table,
+    Value,
+    cut,
+)
 
 _LOOKS = {"lead": "font-size:1.15rem;font-weight:600", "plain": "", "soft": "opacity:.68"}
 LONG = 32  # letters of a cell that need a wide column
 LETTER, WIDEST = 8, 700  # pixels
-LONGEST = 2000  # letters of a paragraph or cell that are sent to the browser
 
 
 def draw(blocks: Iterable[Block]) -> None:
@@ -32,10 +45,10 @@ def draw(blocks: Iterable[Block]) -> None:
 def _draw(block: Block) -> None:
     match block:
         case Heading(text):
-            st.html(f"<h3>{_escaped(text)}</h3>")
-        case Words(text, "lead" | "plain" | "soft" as kind):
-            st.html(f'<p style="margin:0;{_LOOKS[kind]}">{_escaped(cut(text))}</p>')
-        case Words(text, kind):
+            st.html(f"<h3>{escape(text)}</h3>")
+        case Paragraph(text, "lead" | "plain" | "soft" as kind):
+            st.html(f'<p style="margin:0;{_LOOKS[kind]}">{escape(cut(text))}</p>')
+        case Paragraph(text, kind):
             (st.warning if kind == "warning" else st.info)(_plain_markdown(cut(text)))
         case Prose(markdown):
             st.markdown(markdown)
@@ -55,7 +68,7 @@ def _styles(table: Table) -> dict[str, Any]:
     """Columns whose numbers end alike, and room for long texts."""
     styles = {}
     for at, name in enumerate(table.columns):
-        if (digits := decimals(table, at)) is not None:
+        if (digits := table.decimals(at)) is not None:
             styles[name] = st.column_config.NumberColumn(format=f"%.{digits}f")
         elif (longest := max((len(row[at]) for row in table.rows if isinstance(row[at], str)), default=0)) > LONG:
             styles[name] = st.column_config.TextColumn(width=min(LETTER * longest, WIDEST))
@@ -64,28 +77,13 @@ def _styles(table: Table) -> dict[str, Any]:
 
 def frame_of(table: Table) -> pd.DataFrame:
     """A table as a frame, its long texts cut."""
-    rows = [
-        [cut(spelled, 300) if isinstance(spelled := _said(cell), str) else cell for cell in row] for row in table.rows
-    ]
-    return pd.DataFrame(rows, columns=list(table.columns))
+    return pd.DataFrame([list(map(_said, row)) for row in table.rows], columns=list(table.columns))
 
 
-def decimals(table: Table, at: int) -> int | None:
-    """How many decimals a column needs, so that its numbers end alike; None where it has no fractions."""
-    cells = [row[at] for row in table.rows]
-    if not any(isinstance(cell, float) and cell == cell for cell in cells):
-        return None
-    return max(len(f"{cell:.4f}".rstrip("0").partition(".")[2]) for cell in cells if isinstance(cell, float))
-
-
-def _said(cell: Cell) -> Cell:
-    """Yes and no as words."""
-    return {True: "yes", False: "no"}[cell] if isinstance(cell, bool) else cell
-
-
-def cut(text: str, longest: int = LONGEST) -> str:
-    """Text no longer than that; what is missing is told."""
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} letters more)"
+def _said(cell: Value) -> Value:
+    """Yes and no as words, long texts cut."""
+    word = {True: "yes", False: "no"}[cell] if isinstance(cell, bool) else cell
+    return cut(word, LONGEST_CELL) if isinstance(word, str) else word
 
 
 def _save(files: list[File]) -> None:
@@ -94,12 +92,6 @@ def _save(files: list[File]) -> None:
             column.download_button(
                 file.label, file.text, file_name=file.name, key=f"file:{file.name}", on_click="ignore"
             )
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
 
 
 def _plain_markdown(text: str) -> str:

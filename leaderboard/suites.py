@@ -14,15 +14,16 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from harness.benchmarks.suites import SUITES, Suite
-from harness.report.gather import FULL, RANDOM, Group, Line
-from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro, rank_intervals
+from harness.records.figures import LOCAL, SELF_REPORTED
+from harness.records.records import FULL, RANDOM
+from harness.report.gather import Group, Line, Scores, finished, resamples_for, with_ranks
+from harness.stats import Interval, drawn_means, front_probabilities, holm, ra_macro
 from harness.stats.fronts import SEED
 from harness.store.lookup import Row
-from harness.submissions import SELF_REPORTED
-from leaderboard.data import Board, Scores, finished, resamples_for, scores_of
-from leaderboard.sources import LOCAL, Place
+from leaderboard.data import Board, scores_of
+from leaderboard.sources import Place
 
-Arm = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
+Setup = tuple[str, str, str, str, int]  # method, preset, settings, budget, seed
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _suite_group(
     scores = {benchmark: scores_of(place, finished(runs[name])) for benchmark, name in names}
     arms = {
         benchmark: {
-            _arm(run): Line(run, {}) for run in runs[name] if run["run_id"] in scores[benchmark].table and _ok(run)
+            _setup(run): Line(run, {}) for run in runs[name] if run["run_id"] in scores[benchmark].table and _ok(run)
         }
         for benchmark, name in names
     }
@@ -126,19 +127,19 @@ def _suite_group(
 
 
 def _ok(run: Row) -> bool:
-    """Whether a run kept to its budget, measured."""
+    """True if a run kept to its budget, measured."""
     return Line(run, {}).ranked
 
 
-def _arm(run: Row) -> Arm:
-    """What makes runs on several benchmarks the same."""
+def _setup(run: Row) -> Setup:
+    """Identity of a run without its benchmark."""
     settings = json.dumps(run["settings"], sort_keys=True)
     return (FULL, "", "", "", 0) if run["method"] == FULL else (
         run["method"], run["preset"], settings, run["budget"], run["seed"],
     )  # fmt: skip
 
 
-def _run_id(suite: str, arm: Arm) -> str:
+def _run_id(suite: str, arm: Setup) -> str:
     return "·".join([suite, *map(str, arm)])
 
 
@@ -153,7 +154,7 @@ def _line(suite: str, own: Mapping[str, Line], full: Mapping[str, Line], scores:
     means = {name: _mean([line.run[name] for line in own.values()]) for name in ("accuracy", *_MEANS)}
     bounds = {"ra": found.value, "ra_low": _bound(found.low), "ra_high": _bound(found.high)}
     told = {
-        "run_id": _run_id(suite, _arm(first)),
+        "run_id": _run_id(suite, _setup(first)),
         "benchmark": f"suite {suite}",
         "n": sum(line.run["n"] for line in own.values()),
         "provenance": next((one for one in (line.run["provenance"] for line in own.values()) if one != LOCAL), LOCAL),
@@ -187,20 +188,12 @@ def _draws(
 
 def _judged(lines: list[Line], draws: NDArray[np.float64]) -> list[Line]:
     """The lines with ranks, and beside random choice, budget by budget."""
-    made = list(lines)
-    for budget in dict.fromkeys(line.run["budget"] for line in lines if line.run["method"] != FULL):
-        column = [
-            at for at, line in enumerate(lines) if line.run["budget"] == budget and line.run["method"] != FULL
-            and line.run["budget_kind"] != "native"
-        ]  # fmt: skip
-        if not column:
-            continue
-        for at, (low, high) in zip(column, rank_intervals(draws[:, column]).tolist(), strict=True):
-            rank = 1 + sum(lines[other].run["ra"] > lines[at].run["ra"] for other in column)
-            made[at] = replace(made[at], rank=(rank, low, high))
-        random = next((at for at in column if lines[at].run["method"] == RANDOM), None)
+    made = with_ranks(lines, draws, "ra")
+    for budget in dict.fromkeys(line.run["budget"] for line in made if line.rank):
+        column = [at for at, line in enumerate(made) if line.rank and line.run["budget"] == budget]
+        random = next((at for at in column if made[at].run["method"] == RANDOM), None)
         if random is not None:
-            _beside(made, draws, [at for at in column if lines[at].run["method"] != RANDOM], random)
+            _beside(made, draws, [at for at in column if made[at].run["method"] != RANDOM], random)
     return made
 
 
@@ -217,7 +210,9 @@ def _beside(made: list[Line], draws: NDArray[np.float64], column: Sequence[int],
         made[int(at)] = replace(made[int(at)], p=adjusted)
 
 
-def _lacking(arms: Mapping[str, Mapping[Arm, Line]], partial: Sequence[Arm]) -> Iterator[tuple[str, str, list[str]]]:
+def _lacking(
+    arms: Mapping[str, Mapping[Setup, Line]], partial: Sequence[Setup]
+) -> Iterator[tuple[str, str, list[str]]]:
     for arm in partial:
         line = next(found[arm] for found in arms.values() if arm in found)
         yield line.name, line.run["budget"], [name for name, found in arms.items() if arm not in found]

@@ -13,12 +13,12 @@ from harness.cli import (
     compare,
     database,
     doctor,
+    export,
     flops,
     import_,
     listing,
     new,
     profile,
-    report,
     run,
     show,
     submit,
@@ -37,25 +37,31 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("new")(new.new)
-app.command("run")(run.run)
-app.command("sweep")(sweep.sweep)
-app.command("bench")(bench.bench)
-app.command("flops")(flops.flops)
-app.command("list")(listing.list_)
-app.command("show")(show.show)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("board")(board.board)
-app.command("import")(import_.import_)
-app.command("doctor")(doctor.doctor)
-app.command("validate")(validate.validate)
-app.command("submit")(submit.submit)
-app.command("verify")(verify.verify)
-app.command("train-adapter")(train_adapter.train_adapter)
-app.add_typer(bridge.app, name="bridge")
-app.add_typer(database.app, name="db")
-app.add_typer(profile.app, name="profile")
+PANELS = {
+    "Run": {"run": run.run, "sweep": sweep.sweep, "bridge": bridge.app},
+    "Look": {
+        "list": listing.list_,
+        "show": show.show,
+        "compare": compare.compare,
+        "board": board.board,
+        "export": export.export,
+    },
+    "Contribute": {
+        "new": new.new,
+        "validate": validate.validate,
+        "submit": submit.submit,
+        "verify": verify.verify,
+        "import": import_.import_,
+    },
+    "Measure": {"bench": bench.bench, "flops": flops.flops, "profile": profile.app},
+    "Maintain": {"train-adapter": train_adapter.train_adapter, "db": database.app, "doctor": doctor.doctor},
+}
+for panel, verbs in PANELS.items():
+    for name, verb in verbs.items():
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(verb)
 show_examples(app)
 
 

@@ -1,4 +1,4 @@
-"""`harness board`: the leaderboard on the local store, in a browser or as a static site."""
+"""`harness board`: the leaderboard on the local store, in a browser."""
 
 from __future__ import annotations
 
@@ -27,33 +27,16 @@ def board(
     store: options.Store = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen. Default: a free port.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback show your store.")] = LOOPBACK,
-    results: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of submissions to show too. Default: results/, with --store none."),
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a static site there instead; it needs no server.")
-    ] = None,
+    results: options.Results = None,
 ) -> None:
-    """Show the leaderboard of a store and of results/ in a browser, or write it as a site that anyone can host."""
-    import os
+    """Show the leaderboard of a store and of results/ in a browser."""
     import signal
     import subprocess
     import sys
 
-    from harness.records.errors import HarnessError
-    from harness.store.database import default_store_path
-
-    _check_extra()
-    path = (store or default_store_path()).absolute()
-    submitted = results or (None if store else _shipped_results())
-    given = [str(path), *([str(submitted.absolute())] if submitted else [])]
-    if export:
-        command = [sys.executable, "-m", "leaderboard.export", given[0], str(export), *given[1:]]
-        calm = {**os.environ, "STREAMLIT_LOGGER_LEVEL": "error"}  # it would tell that no server runs
-        if subprocess.run(command, check=False, env=calm).returncode:
-            raise HarnessError(f"the site in {export} is not whole")
-        return
+    check_extra("the board")
+    given = places(store, results)
+    path = given[0]
     port = port or _free_port(host)
     if host != LOOPBACK:
         tell(f"listening on {host}: whoever reaches it can read {path}")
@@ -70,16 +53,16 @@ def board(
         server.wait()
 
 
-def _shipped_results() -> Path:
-    """The folder with the submissions that came with the code: of a checkout, or of a wheel."""
-    from harness.records.provenance import ROOT
+def places(store: Path | None, results: Path | None) -> list[str]:
+    """Paths that the board reads: the store, and the folder of submissions if there is one."""
+    from harness.store.database import default_store_path
 
-    checkout, wheel = ROOT / "results", ROOT / "leaderboard"
-    return wheel if (wheel / "submissions").is_dir() else checkout
+    folder = options.submitted(store, results)
+    return [str(one.absolute()) for one in (store or default_store_path(), folder) if one is not None]
 
 
-def _check_extra() -> None:
-    """Raises EnvironmentProblem without the packages of the extra."""
+def check_extra(what: str) -> None:
+    """Raises EnvironmentProblem without the packages that the board needs. what: names its user in words."""
     from importlib.util import find_spec
 
     from harness.records.errors import EnvironmentProblem
@@ -87,13 +70,13 @@ def _check_extra() -> None:
     missing = [name for name in ("streamlit", "plotly") if find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
-            f"the board needs {' and '.join(missing)}: pip install 'visual-token-pruning[board]', "
+            f"{what} needs {' and '.join(missing)}: pip install 'visual-token-pruning[board]', "
             "or in a checkout pip install -c constraints.txt -e '.[board]'"
         )
 
 
-def _command(places: list[str], host: str, port: int) -> list[str]:
-    """How Streamlit is started. places: the store, and the folder of submissions if there is one.
+def _command(given: list[str], host: str, port: int) -> list[str]:
+    """Command line of the Streamlit server. given: from `places`.
 
     The script is found by its place: nothing of the harness imports the board.
     """
@@ -102,7 +85,7 @@ def _command(places: list[str], host: str, port: int) -> list[str]:
     script = Path(__file__).resolve().parents[2] / "leaderboard" / "app.py"
     settings = {**_CALM, "server.address": host, "server.port": str(port)}
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", *places]
+    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", *given]
 
 
 def _free_port(host: str) -> int:

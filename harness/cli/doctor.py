@@ -22,17 +22,15 @@ def doctor(timing: options.Timing = True, store: options.Store = None, json: opt
     quiet_transformers()
     if timing:
         tell(f"timing equal arms against each other comes last and takes {SECONDS:g} s; --no-timing leaves it out")
-    findings = list(examine(open_store(store), SECONDS if timing else None))
+    checks = list(examine(open_store(store), SECONDS if timing else None))
     if json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(check) for check in checks])
     else:
-        print_rows(
-            [{"check": f.name, "state": f.state, "found": f.found} for f in findings], ("check", "state", "found")
-        )
-    for finding in findings:
-        if not finding.fit:
-            tell(f"{finding.name} {finding.state}: {finding.found}; {finding.advice}")
-    amiss = [finding.name for finding in findings if finding.state == AMISS]
+        print_rows([{"check": f.name, "state": f.state, "found": f.found} for f in checks], ("check", "state", "found"))
+    for check in checks:
+        if not check.fit:
+            tell(f"{check.name} {check.state}: {check.found}; {check.advice}")
+    amiss = [check.name for check in checks if check.state == AMISS]
     if amiss:
-        raise EnvironmentProblem(f"{len(amiss)} of {len(findings)} checks failed: {', '.join(amiss)}")
+        raise EnvironmentProblem(f"{len(amiss)} of {len(checks)} checks failed: {', '.join(amiss)}")
     tell("all that is needed works; next: harness run --method quietprune")

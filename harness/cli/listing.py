@@ -10,8 +10,8 @@ from harness.cli import options
 from harness.cli.printing import print_json, print_rows
 
 
-class Kind(StrEnum):
-    """What can be listed."""
+class Listed(StrEnum):
+    """Things that can be listed."""
 
     methods = "methods"
     models = "models"
@@ -20,9 +20,9 @@ class Kind(StrEnum):
     runs = "runs"
 
 
-def list_(what: Kind, store: options.Store = None, json: options.Json = False) -> None:
+def list_(what: Listed, store: options.Store = None, json: options.Json = False) -> None:
     """List methods, models, benchmarks, suites or runs. With --json: an array of objects with `name`."""
-    rows = _runs(store) if what is Kind.runs else _LISTS[what]()
+    rows = _runs(store) if what is Listed.runs else _LISTS[what]()
     if json:
         print_json(rows)
     else:
@@ -39,7 +39,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """What a method says of itself: hooks, licence of the authors' code, paper, presets, settings and defaults."""
+    """Describe a method: hooks, licence of the authors' code, paper, presets, settings and defaults."""
     import methods
 
     kind = methods.get(name)
@@ -93,20 +93,20 @@ def _runs(path: options.Store) -> list[dict[str, Any]]:
     return [{"name": row["run_id"], **{key: row[key] for key in _RUN_FIELDS}} for row in rows]
 
 
-_LISTS: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
-    Kind.methods: _methods,
-    Kind.models: _models,
-    Kind.benchmarks: _benchmarks,
-    Kind.suites: _suites,
+_LISTS: dict[Listed, Callable[[], list[dict[str, Any]]]] = {
+    Listed.methods: _methods,
+    Listed.models: _models,
+    Listed.benchmarks: _benchmarks,
+    Listed.suites: _suites,
 }
 _RUN_FIELDS = (
     "status", "method", "preset", "model", "benchmark", "budget", "seed", "n", "errors", "accuracy", "ra",
     "flops_ratio", "lr", "indicative", "stale", "started_at", "finished_at",
 )  # fmt: skip
 _COLUMNS = {
-    Kind.methods: ("name", "hooks", "presets", "paper", "licence", "from"),
-    Kind.models: ("name", "family", "parameters", "hub_id", "licence", "present"),
-    Kind.benchmarks: ("name", "samples", "metrics", "chance", "rule_of", "licence"),
-    Kind.suites: ("name", "benchmarks", "models", "budgets", "seen_in"),
-    Kind.runs: ("name", "status", "method", "model", "benchmark", "budget", "seed", "accuracy", "ra", "lr", "stale"),
+    Listed.methods: ("name", "hooks", "presets", "paper", "licence", "from"),
+    Listed.models: ("name", "family", "parameters", "hub_id", "licence", "present"),
+    Listed.benchmarks: ("name", "samples", "metrics", "chance", "rule_of", "licence"),
+    Listed.suites: ("name", "benchmarks", "models", "budgets", "seen_in"),
+    Listed.runs: ("name", "status", "method", "model", "benchmark", "budget", "seed", "accuracy", "ra", "lr", "stale"),
 }

@@ -14,7 +14,7 @@ from harness.cli.printing import tell
 
 
 class Hook(StrEnum):
-    """Where a method acts."""
+    """Hook points."""
 
     pre_tokenization = "pre-tokenization"
     in_vit = "in-vit"

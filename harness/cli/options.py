@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import typer
@@ -102,7 +103,21 @@ ImageSize = Annotated[str, typer.Option(metavar="W[xH],...", help="Sizes of the 
 
 TextTokens = Annotated[int, typer.Option(min=1, help="Words of the question, one text token each.")]
 
+Results = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of submissions to show too. Default: results/, with --store none."),
+]
+
 ALL = "all"
+
+
+def submitted(store: Path | None, results: Path | None) -> Path | None:
+    """The folder of submissions to show: --results, none beside a --store, else what came with the code."""
+    from harness.records.provenance import ROOT
+
+    wheel = ROOT / "leaderboard"
+    shipped = wheel if (wheel / "submissions").is_dir() else ROOT / "results"
+    return results or (None if store else shipped)
 
 
 def split(words: str) -> list[str]:

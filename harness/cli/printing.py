@@ -1,4 +1,4 @@
-"""How the command line prints: data on stdout, words for people on stderr."""
+"""Printing of the command line: data on stdout, messages on stderr."""
 
 from __future__ import annotations
 

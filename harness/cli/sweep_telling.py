@@ -95,7 +95,7 @@ def print_summary(told: Mapping[str, Any]) -> None:
 
 
 def tell_summary(told: Mapping[str, Any]) -> None:
-    """What the table does not say, on stderr."""
+    """Print counts and failures on stderr."""
     counts = {group: len(told[group]) for group in GROUPS}
     total = sum(counts.values())
     said = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
@@ -121,7 +121,7 @@ def duration(seconds: float) -> str:
 
 
 @dataclass
-class _Line:
+class _Running:
     """A task that runs."""
 
     title: str
@@ -137,10 +137,10 @@ class Watch:
         self._workers = workers
         self._began = time.monotonic()
         self.schedule: Schedule | None = None
-        self.lines: dict[str, _Line] = {}
+        self.lines: dict[str, _Running] = {}
 
     def begins(self, name: str, title: str, total: int, done: int) -> None:
-        self.lines[name] = _Line(title, total, done)
+        self.lines[name] = _Running(title, total, done)
 
     def advanced(self, name: str, steps: int) -> None:
         if name in self.lines:
@@ -161,7 +161,7 @@ class Watch:
         tell(message)
 
     def progress(self) -> str:
-        """How many cells are settled, and how long the others may take."""
+        """Count of settled cells, and the time that the others may take."""
         schedule = self.schedule
         if schedule is None or not schedule.cells:
             return f"[0/{self._cells}]"

@@ -101,7 +101,7 @@ def by_layer(entering: Sequence[float]) -> str:
 
 
 def tell_next(comparison: Comparison, store: Path, typed: Sequence[str]) -> None:
-    """What the table does not say, and what to type next, on stderr. typed: the command line behind "harness"."""
+    """Print warnings and the next commands on stderr. typed: the command line behind "harness"."""
     run = comparison.run
     if run.figures.errors:
         tell(f"{run.figures.errors} of {run.figures.n} samples failed and count as wrong: harness show {_id(run)}")

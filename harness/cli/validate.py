@@ -18,7 +18,7 @@ from harness.records.errors import UsageError
 
 
 def is_results(what: str) -> bool:
-    """Whether an argument is a folder of results, or something within its submissions."""
+    """True for a folder of results and for paths within its submissions."""
     from harness.submissions.folder import SUBMISSIONS
 
     path = Path(what)

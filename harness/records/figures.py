@@ -31,6 +31,9 @@ REPORTED = "reported"  # by another tool, at a budget that nobody measured: neve
 
 STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL, REPORTED)
 
+# provenance: in the store, submitted and repeated by somebody, submitted only
+LOCAL, VERIFIED, SELF_REPORTED = "local", "verified", "self-reported"
+
 
 @dataclass(frozen=True)
 class Figures:

@@ -119,7 +119,7 @@ def find_pair(store: Store, word_a: str, word_b: str) -> tuple[Row, Row]:
 
 
 def samples_of(store: Store, runs: Sequence[Row]) -> pd.DataFrame:
-    """What `versus` needs of the store's `samples`."""
+    """The rows of the store's `samples` that `versus` compares."""
     marks = ", ".join("?" for _ in runs)
     columns = "run_id, sample_id, cluster, category, score, prediction"
     return store.query(f"SELECT {columns} FROM samples WHERE run_id IN ({marks})", [run["run_id"] for run in runs])
@@ -143,7 +143,7 @@ def document(found: Versus) -> dict[str, Any]:
 
 
 def _alike(a: Row, b: Row, key: str) -> bool:
-    """Whether a pair agrees in a column; no pruning has no seed of its own."""
+    """True if a pair agrees in a column; no pruning has no seed of its own."""
     return a[key] == b[key] or (key == "seed" and "full" in (a["method"], b["method"]))
 
 

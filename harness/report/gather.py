@@ -1,16 +1,19 @@
-"""From a store to what a report shows: runs in groups that share model and samples, each beside its controls."""
+"""Runs in groups that share model and samples, each beside its controls: every page, table and file shows these.
+
+The board and `harness export` ask the same functions, so that rank, verdict and ties are the same wherever they stand.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from harness.records.figures import FAILED_BUDGET, OK
-from harness.report.compare import samples_of
+from harness.records.figures import FAILED_BUDGET, OK, SELF_REPORTED
+from harness.records.records import FULL, RANDOM
 from harness.stats import (
     Interval,
     drawn_means,
@@ -20,17 +23,34 @@ from harness.stats import (
     paired_difference,
     rank_intervals,
 )
-from harness.store.lookup import Row, newest, rows_of, with_controls
+from harness.store.lookup import Row, with_controls
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.store.database import Store
-
-FULL, RANDOM = "full", "random"
 LEVEL = 0.05
 RESAMPLES = 4000
-_GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids")
+LARGE = 1_000_000  # resamples x clusters that are drawn while somebody waits
+_GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_ids", "provenance")
+
+
+class Runs(Protocol):
+    """A source of runs; `harness.submissions.all_runs` gives a store's and submitted ones as one.
+
+    rows: every run with its `provenance`; newest: of runs that differ in code alone the last.
+    """
+
+    rows: Sequence[Row]
+    newest: Sequence[Row]
+
+    def scores(self, ids: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """Run id -> the scores of its samples, by sample id."""
+
+    def samples(self, ids: Sequence[str], columns: Sequence[str], sample_id: str | None = None) -> pd.DataFrame:
+        """Some columns of the samples of some runs, or of one sample, by run id and sample id."""
+
+    def facts(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Machine id -> what is known of it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class Line:
 
     @property
     def ranked(self) -> bool:
-        """Whether the run kept to its budget, measured."""
+        """True if the run kept to its budget, measured."""
         return self.run["status"] == OK
 
     @property
@@ -90,33 +110,112 @@ class Group:
     failures: Sequence[Row]
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def full(self) -> Line | None:
+        """The unpruned run."""
+        return next((line for line in self.lines if line.run["method"] == FULL), None)
 
-def gather(store: Store, words: Sequence[str] = ()) -> list[Group]:
-    """The groups of a store's runs: all of them, or those that the words name, with their controls.
+    @property
+    def budgets(self) -> list[str]:
+        """The budgets at which runs can be compared, those with most tokens first."""
+        found: dict[str, float] = {}
+        for line in self.lines:
+            if line.ranked and line.run["method"] != FULL and line.run["budget_kind"] != "native":
+                found[line.run["budget"]] = max(found.get(line.run["budget"], 0.0), line.run["realised_tokens"] or 0.0)
+        return sorted(found, key=lambda budget: -found[budget])
+
+    @property
+    def middle_budget(self) -> str | None:
+        """The budget to begin with: neither so many tokens that all methods are alike, nor so few that all fail."""
+        return self.budgets[(len(self.budgets) - 1) // 2] if self.budgets else None
+
+    def at(self, budget: str | None) -> list[Line]:
+        """The ranked lines at a budget."""
+        at = [line for line in self.lines if line.ranked and line.run["budget"] == budget]
+        return [line for line in at if line.run["method"] != FULL]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of runs on the same samples. table: (samples, runs), a column a run id; clusters: (samples,) numbers of
+    images."""
+
+    table: pd.DataFrame
+    clusters: np.ndarray
+    categories: Mapping[str, int]
+    by_category: Mapping[str, Mapping[str, float]]
+
+
+def gather(runs: Runs, words: Sequence[str] = ()) -> list[Group]:
+    """All groups, or those of the runs that the words name, with their controls; the largest group first.
 
     words: ids, their beginnings, or METHOD[:PRESET][:BUDGET]. Of runs that differ in code alone the newest counts.
     Raises UnknownRun when a word names none.
     """
-    runs = rows_of(store)
-    chosen = with_controls(runs, words) if words else newest(runs)
-    groups: dict[tuple, list[Row]] = {}
-    for run in chosen:
-        groups.setdefault(tuple(run[key] for key in _GROUP), []).append(run)
-    return [_group(store, members) for members in groups.values()]
+    chosen = with_controls(runs.rows, words) if words else runs.newest
+    found = []
+    for members in grouped(chosen):
+        ids = [run["run_id"] for run in members]
+        found.append(judged(members, read_scores(runs, finished(members)), runs.facts(ids)))
+    return found
 
 
-def _group(store: Store, runs: Sequence[Row]) -> Group:
-    finished = sorted((run for run in runs if run["accuracy"] is not None and run["n"]), key=_order)
-    samples = samples_of(store, finished) if finished else None
-    first = runs[0]
+def grouped(runs: Sequence[Row]) -> list[list[Row]]:
+    """Runs that share model and samples; what was run here or repeated first, then the groups with most answers.
+
+    What only its sender has run is never in one group with what was run here or repeated.
+    """
+    found: dict[tuple, list[Row]] = {}
+    for run in runs:
+        *about, provenance = (run[key] for key in _GROUP)
+        found.setdefault((*about, provenance == SELF_REPORTED), []).append(run)
+    return sorted(found.values(), key=_place_in_list)
+
+
+def _place_in_list(runs: Sequence[Row]) -> tuple[bool, int, str]:
+    return runs[0]["provenance"] == SELF_REPORTED, -sum(run["accuracy"] is not None for run in runs), runs[0]["model"]
+
+
+def finished(runs: Sequence[Row]) -> tuple[str, ...]:
+    """The ids of those that have answers."""
+    return tuple(run["run_id"] for run in runs if run["accuracy"] is not None and run["n"])
+
+
+def read_scores(runs: Runs, ids: Sequence[str]) -> Scores | None:
+    """Scores of runs on the same samples; None without runs. A run that lacks samples is left out."""
+    import pandas as pd
+
+    columns = runs.scores(ids) if ids else {}
+    if not columns:
+        return None
+    longest = max(columns, key=lambda run: len(columns[run]))
+    about = runs.samples([longest], ("cluster", "category"))
+    table = pd.DataFrame({run: columns[run] for run in ids if run in columns and len(columns[run]) == len(about)})
+    means = table.groupby(about["category"].to_numpy()).mean()
+    counts = about["category"].value_counts().sort_index()
+    return Scores(
+        table,
+        pd.factorize(about["cluster"], sort=True)[0],  # sorted as harness.stats does, for the same draws
+        {str(name): int(count) for name, count in counts.items()},
+        {run: {str(name): float(value) for name, value in means[run].items()} for run in table},
+    )
+
+
+def judged(runs: Sequence[Row], scores: Scores | None, facts: Mapping[str, Mapping[str, Any]]) -> Group:
+    """A group of runs, judged beside random choice and ranked. A finished run that `scores` lacks is left out."""
+    lines: list[Line] = []
+    if scores is not None:
+        kept = sorted((run for run in runs if run["run_id"] in scores.table), key=_order)
+        lines = _beside_random([Line(run, scores.by_category[run["run_id"]]) for run in kept], scores)
+        lines = _ranked(lines, scores)
     return Group(
-        model=first["model"],
-        benchmark=first["benchmark"],
-        lines=_lines(finished, samples) if samples is not None else [],
-        categories=_categories(samples, finished) if samples is not None else {},
-        images=samples["cluster"].nunique() if samples is not None else 0,
+        model=runs[0]["model"],
+        benchmark=runs[0]["benchmark"],
+        lines=lines,
+        categories=scores.categories if scores else {},
+        images=len(np.unique(scores.clusters)) if scores else 0,
         failures=[run for run in runs if run["status"] != OK],
-        facts=_facts(store, runs),
+        facts=facts,
     )
 
 
@@ -125,36 +224,13 @@ def _order(run: Row) -> tuple:
     return run["method"] != FULL, run["budget_kind"] == "native", -round(run["realised_tokens"] or 0), -run["accuracy"]
 
 
-def _lines(runs: Sequence[Row], samples: pd.DataFrame) -> list[Line]:
-    scores = samples.pivot(index="sample_id", columns="run_id", values="score")
-    clusters = samples.drop_duplicates("sample_id").set_index("sample_id").loc[scores.index, "cluster"].to_numpy()
-    by_category = samples.groupby(["run_id", "category"])["score"].mean()
-    return assessed(runs, scores, clusters, {run["run_id"]: by_category[run["run_id"]].to_dict() for run in runs})
-
-
-def assessed(
-    runs: Sequence[Row],
-    scores: pd.DataFrame,
-    clusters: np.ndarray,
-    by_category: Mapping[str, Mapping[str, float]],
-    resamples: int = RESAMPLES,
-) -> list[Line]:
-    """Finished runs of one group, judged beside random choice and ranked; in the order in which they are shown.
-
-    scores: (samples, runs), a column a run id; clusters: (samples,) labels. Runs without a column are left out.
-    """
-    kept = sorted((run for run in runs if run["run_id"] in scores), key=_order)
-    lines = [Line(run, by_category[run["run_id"]]) for run in kept]
-    return _ranked(_beside_random(lines, scores, clusters), scores, clusters, resamples)
-
-
-def _beside_random(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray) -> list[Line]:
+def _beside_random(lines: list[Line], scores: Scores) -> list[Line]:
     found: dict[int, tuple[Interval, float]] = {}
     for at, line in enumerate(lines):
         random = _random_of(line, lines)
         if random is not None and line.ranked:
-            own, other = scores[line.run["run_id"]], scores[random.run["run_id"]]
-            found[at] = paired_difference(own, other, clusters), mcnemar(own, other, clusters)
+            own, other = scores.table[line.run["run_id"]], scores.table[random.run["run_id"]]
+            found[at] = paired_difference(own, other, scores.clusters), mcnemar(own, other, scores.clusters)
     adjusted: dict[str, float] = {}
     for budget in {lines[at].run["budget"] for at in found}:
         adjusted |= holm({str(at): p for at, (_, p) in found.items() if lines[at].run["budget"] == budget})
@@ -174,34 +250,39 @@ def _random_of(line: Line, lines: Sequence[Line]) -> Line | None:
     return min(fitting, key=lambda one: one.run["seed"] != line.run["seed"], default=None)
 
 
-def _ranked(lines: list[Line], scores: pd.DataFrame, clusters: np.ndarray, resamples: int) -> list[Line]:
+def resamples_for(clusters: ArrayLike) -> int:
+    """RESAMPLES draws, fewer with very many clusters, at least 400: a share to 5 points."""
+    return max(400, min(RESAMPLES, LARGE // len(np.unique(np.asarray(clusters)))))
+
+
+def means_over_draws(scores: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
+    """(resamples, runs) mean scores over clusters drawn with replacement.
+
+    scores: (runs, samples) in [0, 1]; clusters: (samples,) labels.
+    """
+    return drawn_means(scores, clusters, resamples=resamples_for(clusters))
+
+
+def _ranked(lines: list[Line], scores: Scores) -> list[Line]:
     ranked = [at for at, line in enumerate(lines) if line.ranked and line.run["flops_ratio"] is not None]
     if not ranked:
         return lines
     runs = [lines[at].run for at in ranked]
-    draws = drawn_means(scores[[run["run_id"] for run in runs]].to_numpy().T, clusters, resamples=resamples)
+    draws = means_over_draws(scores.table[[run["run_id"] for run in runs]].to_numpy().T, scores.clusters)
     front = front_probabilities(draws, [run["flops_ratio"] for run in runs])
+    with_front = [replace(lines[at], front=float(share)) for at, share in zip(ranked, front, strict=True)]
+    placed = dict(zip(ranked, with_ranks(with_front, draws, "accuracy"), strict=True))
+    return [placed.get(at, line) for at, line in enumerate(lines)]
+
+
+def with_ranks(lines: Sequence[Line], draws: NDArray[np.float64], value: str) -> list[Line]:
+    """The lines with their rank by a column of the runs among those at one budget. draws: (resamples, lines)."""
     made = list(lines)
-    for at, share in zip(ranked, front, strict=True):
-        made[at] = replace(made[at], front=float(share))
-    for budget in {run["budget"] for run in runs if run["method"] != FULL and run["budget_kind"] != "native"}:
-        column = [i for i, run in enumerate(runs) if run["budget"] == budget and run["method"] != FULL]
-        bounds = rank_intervals(draws[:, column])
-        for i, (low, high) in zip(column, bounds.tolist(), strict=True):
-            rank = 1 + sum(runs[other]["accuracy"] > runs[i]["accuracy"] for other in column)
-            made[ranked[i]] = replace(made[ranked[i]], rank=(rank, low, high))
+    for budget in dict.fromkeys(line.run["budget"] for line in lines):
+        same = [at for at, line in enumerate(lines) if line.run["budget"] == budget]
+        column = [at for at in same if lines[at].run["method"] != FULL and lines[at].run["budget_kind"] != "native"]
+        bounds = rank_intervals(draws[:, column]) if column else np.empty((0, 2))
+        for at, (low, high) in zip(column, bounds.tolist(), strict=True):
+            rank = 1 + sum(lines[other].run[value] > lines[at].run[value] for other in column)
+            made[at] = replace(made[at], rank=(rank, low, high))
     return made
-
-
-def _categories(samples: pd.DataFrame, runs: Sequence[Row]) -> dict[str, int]:
-    one = samples[samples["run_id"] == runs[0]["run_id"]]
-    return {str(name): int(count) for name, count in one.groupby("category").size().items()}
-
-
-def _facts(store: Store, runs: Sequence[Row]) -> dict[str, Mapping[str, Any]]:
-    marks = ", ".join("?" for _ in runs)
-    found = store.query(
-        f"SELECT DISTINCT machine_id, facts FROM environments WHERE run_id IN ({marks}) ORDER BY ALL",
-        [run["run_id"] for run in runs],
-    )
-    return {at: json.loads(facts) for at, facts in zip(found["machine_id"], found["facts"], strict=True)}

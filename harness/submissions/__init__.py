@@ -14,6 +14,6 @@ controls among them, and BATCH/samples.parquet with the rows of all. `RUN.verifi
 `harness verify` repeated part of a run and found the same. docs/submitting.md tells how it is used.
 """
 
-from harness.submissions.reading import SAMPLE_COLUMNS, SELF_REPORTED, VERIFIED, Submissions, read
+from harness.submissions.reading import SAMPLE_COLUMNS, Submissions, read
 
-__all__ = ["SAMPLE_COLUMNS", "SELF_REPORTED", "VERIFIED", "Submissions", "read"]
+__all__ = ["SAMPLE_COLUMNS", "Submissions", "read"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.budget.spec import BudgetSpec
-from harness.records.figures import OK, Figures
+from harness.records.figures import OK, SELF_REPORTED, VERIFIED, Figures
 from harness.records.provenance import current_code
 from harness.records.records import RunSpec
 from harness.reference.paths import SUITE
@@ -22,7 +22,6 @@ from harness.submissions.rows import read_counts
 if TYPE_CHECKING:
     import pandas as pd
 
-VERIFIED, SELF_REPORTED = "verified", "self-reported"
 _OF_FILE = {  # column of a store's `samples` -> columns of the file that it is made from
     **{name: (name,) for name in ("run_id", "sample_id", "cluster", "category", "prediction", "score")},
     **{name: (name,) for name in ("full_tokens", "asked_tokens", "recall_of_target", "error")},

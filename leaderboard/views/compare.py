@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
+from harness.report.blocks import Block, Chart, Heading, Paragraph, Table
 from harness.report.compare import Versus
 from harness.report.gather import Group
 from harness.stats import paired_difference
 from harness.store.lookup import Row, name_of
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, against
-from leaderboard.ranking import budgets_of, middle_of
 from leaderboard.render_streamlit import draw
 
 SHOWN = 200  # flipped questions that are listed
@@ -34,27 +33,26 @@ def show(board: Board) -> None:
 
 def best(group: Group) -> int:
     """The place of the most interesting run to begin with: the best at the middle budget, else the second run."""
-    budget = middle_of(budgets_of(group.lines))
     first = (at for at, line in enumerate(group.lines) if line.rank and line.rank[0] == 1)
-    return next((at for at in first if group.lines[at].run["budget"] == budget), 1)
+    return next((at for at in first if group.lines[at].run["budget"] == group.middle_budget), 1)
 
 
 def blocks(board: Board, group: Group, a: Row | None, b: Row | None) -> Iterator[Block]:
     """B against A: verdict, differences with intervals, flips."""
     if a is None or b is None:
-        yield Words("Two finished runs are needed: harness run --budget 50%", "note")
+        yield Paragraph("Two finished runs are needed: harness run --budget 50%", "note")
         return
     found, answers = against(board.place, a["run_id"], b["run_id"])
     verdict = found.verdict.replace("no ", "No ", 1) if found.verdict.startswith("no ") else found.verdict
-    yield Words(f"{verdict}.", "lead")
+    yield Paragraph(f"{verdict}.", "lead")
     for note in found.notes:
-        yield Words(note, "soft")
+        yield Paragraph(note, "soft")
     yield Table(("", "value"), _figures(found), "comparison")
     rows = [("all questions", *_points(found.difference)), *_by_category(answers)]
     yield Chart(
         charts.differences(rows, f"accuracy of B ({name_of(b)}) minus A ({name_of(a)}), points"), "paired-difference"
     )
-    yield Words(f"Paired by question, 95 %, clustered by image; {group.images} images.", "soft")
+    yield Paragraph(f"Paired by question, 95 %, clustered by image; {group.images} images.", "soft")
     yield from _flips(answers, a, b)
 
 

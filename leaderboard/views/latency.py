@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import streamlit as st
 
-from harness.report.gather import FULL, Group, Line
+from harness.records.records import FULL
+from harness.report.blocks import Block, Chart, Heading, Paragraph, Table
+from harness.report.gather import Group, Line
 from harness.store.lookup import Row
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Heading, Table, Words
 from leaderboard.data import Board, break_even_of
 from leaderboard.render_streamlit import draw
 
@@ -59,19 +60,19 @@ def blocks(board: Board, group: Group, machine: str | None, budget: str) -> Iter
     """Stage bars, figures, gains below zero by name, and the break-even."""
     lines = [line for line in timed(group, machine) if budget in ("all", line.run["budget"])]
     if not lines:
-        yield Words("Nothing of this group was timed yet: harness run --budget 50% (without --no-timing)", "note")
+        yield Paragraph("Nothing of this group was timed yet: harness run --budget 50% (without --no-timing)", "note")
         return
     yield from _named_losses(lines)
     pairs = [(f"{line.name} {line.run['budget']}", line.run["base_ms"], line.run["pruned_ms"]) for line in lines]
     yield Chart(charts.stage_bars(pairs), "stages")
-    yield Words(HOW, "soft")
+    yield Paragraph(HOW, "soft")
     yield _figures(lines)
     clocks = sorted({line.run["latency_clock"] for line in lines if line.run["latency_clock"]})
-    yield Words(f"Clock: {', '.join(clocks)}.", "soft")
+    yield Paragraph(f"Clock: {', '.join(clocks)}.", "soft")
     shapes = break_even_of(board.place, tuple(line.run["run_id"] for line in lines))
     crossing = [(f"{line.name} {line.run['budget']}", line.run["method"], shapes[line.run["run_id"]]) for line in lines]
     yield Heading("Break-even")
-    yield Words(
+    yield Paragraph(
         "A mark for each timed shape of prompt. Below the line the selection costs more than pruning saves.", "soft"
     )
     yield Chart(charts.break_even(crossing), "break-even")
@@ -84,10 +85,10 @@ def _named_losses(lines: list[Line]) -> Iterator[Block]:
         if line.run["lr"] is not None and line.run["lr"] < 0
     ]
     if slower:
-        yield Words(f"Slower than no pruning: {', '.join(slower)}.", "warning")
+        yield Paragraph(f"Slower than no pruning: {', '.join(slower)}.", "warning")
     if any(line.run["indicative"] for line in lines):
         told = [reason for line in lines for reason in (line.run["indicative_because"] or "").split("; ") if reason]
-        yield Words(f"Indicative only: {'; '.join(dict.fromkeys(told)) or 'not publishable'}.", "note")
+        yield Paragraph(f"Indicative only: {'; '.join(dict.fromkeys(told)) or 'not publishable'}.", "note")
 
 
 def _figures(lines: list[Line]) -> Table:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 
 import streamlit as st
 
-from harness.report.gather import FULL, RANDOM, Group, Line
+from harness.records.provenance import ROOT, method_file
+from harness.records.records import FULL, RANDOM
+from harness.report.blocks import Block, Chart, Code, Heading, Paragraph, Prose
+from harness.report.gather import Group, Line
+from harness.report.palette import mark_of
+from harness.report.tables import EACH_RUN, by_category, table
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Code, Heading, Prose, Table, Words
-from leaderboard.cards import card_of
-from leaderboard.data import Board, full_of
-from leaderboard.palette import mark_of
+from leaderboard.data import Board
 from leaderboard.render_streamlit import draw
+
+PAGE = ROOT / "docs" / "methods.md"
 
 
 def show(board: Board) -> None:
@@ -35,25 +41,17 @@ def blocks(group: Group, method: str | None) -> Iterator[Block]:
     """The card of a method, its curve over budgets, and its accuracy by kind of question."""
     own = [line for line in group.lines if line.run["method"] == method]
     if not own or method is None:
-        yield Words("No method has a finished run in this group yet: harness run --budget 50%", "note")
+        yield Paragraph("No method has a finished run in this group yet: harness run --budget 50%", "note")
         return
     shown = [line for line in own if line.ranked and line.run["ra"] is not None]
     if shown:
         yield Heading(f"{method} over budgets, beside random choice")
         yield Chart(_curve(group, shown, method), f"method-{charts.file_name(method)}")
     yield Heading("Its runs")
-    yield _runs(own)
-    yield Heading("Accuracy by kind of question, %")
-    yield _by_category(group, own)
-    card = card_of(method)
-    if card.markdown:
-        yield Heading("Its card")
-        yield Prose(card.markdown)
-    elif card.docstring:
-        yield Heading("What its file says")
-        yield Code(card.docstring)
-    else:
-        yield Words("The file of this method is not on this machine, so there is no card.", "soft")
+    yield table(EACH_RUN, own, "runs")
+    yield Heading("Accuracy by kind of question")
+    yield table(by_category(group), [*([group.full] if group.full else []), *own], "by-category")
+    yield from _card(method)
 
 
 def _curve(group: Group, own: list[Line], method: str) -> object:
@@ -70,43 +68,16 @@ def _curve(group: Group, own: list[Line], method: str) -> object:
     return charts.trade_off(curves, 100.0, "visual tokens a layer of the LLM (log)", "RA, %", log=True)
 
 
-def _runs(own: list[Line]) -> Table:
-    rows = [
-        (
-            line.name,
-            line.run["budget"],
-            _percent(line.run["ra"]),
-            _percent(line.run["accuracy"]),
-            line.beats_random,
-            _rounded(line.run["realised_tokens"], 1),
-            _rounded(line.run["flops_ratio"], 3),
-            _percent(line.run["lr"]),
-            _percent(line.run["recall_of_target"]),
-            line.run["run_id"],
-        )
-        for line in own
-    ]
-    columns = ("method", "budget", "RA, %", "accuracy, %", "beats random", "tokens a layer", "prefill FLOPs / unpruned")
-    return Table((*columns, "LR, %", "target kept, %", "run"), rows, "runs")
-
-
-def _by_category(group: Group, own: list[Line]) -> Table:
-    full = full_of(group)
-    lines = [*([full] if full else []), *own]
-    columns = ("run", *(f"{name} (n = {count})" for name, count in group.categories.items()))
-    rows = [
-        (
-            line.name if line is full else f"{line.name} {line.run['budget']}",
-            *(_percent(line.accuracy_by_category.get(name)) for name in group.categories),
-        )
-        for line in lines
-    ]
-    return Table(columns, rows, "by-category")
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 1)
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+def _card(method: str) -> Iterator[Block]:
+    """The card of docs/methods.md, else the docstring of the method's file, read without importing it."""
+    parts = re.split(r"^## (\S+)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE) if PAGE.is_file() else [""]
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    source = method_file(method)
+    if method in sections:
+        yield Heading("Its card")
+        yield Prose(sections[method].strip())
+    elif source is not None:
+        yield Heading("What its file says")
+        yield Code(ast.get_docstring(ast.parse(source.read_text("utf-8"))) or "")
+    else:
+        yield Paragraph("The file of this method is not on this machine, so there is no card.", "soft")

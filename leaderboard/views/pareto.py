@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from harness.report.gather import FULL, RANDOM, Group, Line
+from harness.records.records import FULL, RANDOM
+from harness.report.blocks import Block, Chart, Paragraph, Table
+from harness.report.gather import Group, Line
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Table, Words
-from leaderboard.data import Board, certainty_of, full_of
+from leaderboard.data import Board, certainty_of
 from leaderboard.render_streamlit import draw
 from leaderboard.suites import SuiteGroup, certainty
 
@@ -22,8 +23,8 @@ HOW = (
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run costs: the axis' title with its unit, and (value, low, high) of a run, None where unknown."""
+class Axis:
+    """A cost of runs: the axis' title with its unit, and (value, low, high) of a run, None where unknown."""
 
     title: str
     of: Callable[[Line], tuple[float, float | None, float | None] | None]
@@ -45,9 +46,9 @@ def _column(name: str) -> Callable[[Line], tuple[float, float | None, float | No
 
 
 COSTS = {
-    "visual tokens": Cost("visual tokens a layer of the LLM (log)", _column("realised_tokens"), log=True),
-    "FLOPs": Cost("prefill FLOPs / unpruned (ViT, projector, selection, LLM)", _column("flops_ratio")),
-    "latency": Cost("prefill time / unpruned, same machine (1 − LR)", _time),
+    "visual tokens": Axis("visual tokens a layer of the LLM (log)", _column("realised_tokens"), log=True),
+    "FLOPs": Axis("prefill FLOPs / unpruned (ViT, projector, selection, LLM)", _column("flops_ratio")),
+    "latency": Axis("prefill time / unpruned, same machine (1 − LR)", _time),
 }
 
 
@@ -67,7 +68,7 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
     shown = [line for line in group.lines if line.ranked and axis.of(line) is not None]
     if not [line for line in shown if line.run["method"] != FULL]:
         hint = "harness run without --no-timing" if cost == "latency" else "harness run --budget 50%"
-        yield Words(f"No run of this group knows its {cost} yet: {hint}", "note")
+        yield Paragraph(f"No run of this group knows its {cost} yet: {hint}", "note")
         return
     costs = {line.run["run_id"]: axis.of(line)[0] for line in shown}
     judged = {run: round(value) if axis.log else value for run, value in costs.items()}
@@ -78,7 +79,7 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
     if cost == "latency" and (ceiling := _ceiling(shown)) is not None:
         charts.add_ceiling(figure, 1 - ceiling)
     yield Chart(figure, f"pareto-{cost.replace(' ', '-')}")
-    yield Words(HOW, "soft")
+    yield Paragraph(HOW, "soft")
     rows = [
         (
             line.name,
@@ -94,7 +95,7 @@ def blocks(board: Board, name: str, group: Group, cost: str) -> Iterator[Block]:
     yield Table(columns, sorted(rows, key=lambda row: -row[-1]), "front")
 
 
-def _curves(lines: list[Line], axis: Cost, sure: dict[str, float], value: str) -> list[charts.Curve]:
+def _curves(lines: list[Line], axis: Axis, sure: dict[str, float], value: str) -> list[charts.Curve]:
     pruned = [line for line in lines if line.run["method"] != FULL]
     names = sorted({line.name for line in pruned}, key=lambda name: (not name.startswith(RANDOM), name))
     return [
@@ -104,7 +105,7 @@ def _curves(lines: list[Line], axis: Cost, sure: dict[str, float], value: str) -
     ]
 
 
-def _point(line: Line, axis: Cost, sure: dict[str, float], value: str) -> charts.Point:
+def _point(line: Line, axis: Axis, sure: dict[str, float], value: str) -> charts.Point:
     run, at = line.run, axis.of(line)
     assert at is not None
     x, x_low, x_high = at
@@ -117,7 +118,7 @@ def _point(line: Line, axis: Cost, sure: dict[str, float], value: str) -> charts
 
 
 def _unpruned(group: Group, value: str) -> float | None:
-    full = full_of(group)
+    full = group.full
     return None if full is None else 100 * full.run[value]
 
 

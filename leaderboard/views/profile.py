@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.latency.traces import Profile, read_profile
+from harness.report.blocks import Block, Chart, Code, Heading, Paragraph, Table
 from leaderboard import charts, filters
-from leaderboard.blocks import Block, Chart, Code, Heading, Table, Words
 from leaderboard.data import Board
 from leaderboard.render_streamlit import draw
 from leaderboard.sources import arm_ms, folders
@@ -27,13 +27,13 @@ def show(board: Board) -> None:
 def blocks(folder: Path | None, store: Path) -> Iterator[Block]:
     """Stages and operators of a folder of traces."""
     if folder is None:
-        yield Words(f"No profile lies in {store.parent / 'traces'} yet. Make one:", "note")
+        yield Paragraph(f"No profile lies in {store.parent / 'traces'} yet. Make one:", "note")
         yield Code(f"harness run --method fastv --budget 50% --profile {store.parent / 'traces' / 'fastv'}")
         return
     traces = read_profile(folder, TOP)
     yield Heading(f"{traces.title}, sample {traces.shape_key}")
     yield Chart(charts.stage_bars([(traces.title, arm_ms(traces, "base"), arm_ms(traces, "pruned"))]), "profile-stages")
-    yield Words("With the profiler's own time taken off; measured: by a clock, without the profiler.", "soft")
+    yield Paragraph("With the profiler's own time taken off; measured: by a clock, without the profiler.", "soft")
     yield Table(
         ("arm", "stage", "traced, ms", "corrected, ms", "measured, ms"), list(_stages(traces)), "profile-stages"
     )
@@ -41,7 +41,7 @@ def blocks(folder: Path | None, store: Path) -> Iterator[Block]:
     yield Table(
         ("arm", "operator", "stage", "calls", "own time, ms", "share, %"), list(_operators(traces)), "operators"
     )
-    yield Words(f"The traces in {folder} open in Perfetto and in TensorBoard too.", "soft")
+    yield Paragraph(f"The traces in {folder} open in Perfetto and in TensorBoard too.", "soft")
 
 
 def _stages(traces: Profile) -> Iterator[tuple]:

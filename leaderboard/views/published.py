@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import streamlit as st
 
+from harness.report.blocks import Block, File, Html, Paragraph
 from leaderboard import filters
-from leaderboard.blocks import Block, File, Html, Words
 from leaderboard.data import Board
 from leaderboard.papers import Printed, csv_of, printed, sources, with_baselines
 from leaderboard.render_streamlit import draw
@@ -35,10 +35,10 @@ def show(board: Board) -> None:
 
 def blocks(numbers: list[Printed]) -> Iterator[Block]:
     """The printed numbers, source by source."""
-    yield Words(HOW, "note")
+    yield Paragraph(HOW, "note")
     if not numbers:
-        yield Words("No paper prints such a number.", "soft")
+        yield Paragraph("No paper prints such a number.", "soft")
         return
-    yield Words(f"{len(numbers)} numbers from {len({number.source for number in numbers})} sources.", "soft")
+    yield Paragraph(f"{len(numbers)} numbers from {len({number.source for number in numbers})} sources.", "soft")
     yield Html(sources(numbers))
     yield File("CSV", "published.csv", csv_of(numbers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from leaderboard.blocks import Block, Code, Heading, Prose, Words
+from harness.report.blocks import Block, Code, Heading, Paragraph, Prose
 from leaderboard.data import Board
 from leaderboard.render_streamlit import draw
 
@@ -15,14 +15,14 @@ def show(board: Board) -> None:
 
 
 def blocks() -> Iterator[Block]:
-    """What to type, in order."""
+    """Commands to type, in order."""
     yield Heading("A method of yours")
     yield Prose(
         "One file: a dataclass with the hook points it uses, as in `methods/`. "
         "`docs/methods.md` shows what others declare."
     )
     yield Code("harness validate ./my_pruner.py\nharness run --method ./my_pruner.py --budget 50%")
-    yield Words(
+    yield Paragraph(
         "The run brings its own controls: no pruning and random choice on the same questions. It is on this board "
         "as soon as it has ended."
     )
@@ -38,7 +38,7 @@ def blocks() -> Iterator[Block]:
     )
     yield Heading("Results of other tools")
     yield Code("harness import results.json")
-    yield Words("Scores of lmms-eval and VLMEvalKit are listed as self-reported: nobody measured their budget.")
+    yield Paragraph("Scores of lmms-eval and VLMEvalKit are listed as self-reported: nobody measured their budget.")
     yield Heading("What is ranked")
     yield Prose(
         "* Realised tokens must meet the budget **in every sample**, counted while the model runs.\n"

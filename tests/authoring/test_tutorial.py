@@ -21,7 +21,7 @@ from commands import Command, commands_over
 from PIL import Image
 from typer.main import get_command
 
-from harness.cli import app, stores
+from harness.cli import app, board, stores
 from harness.cli.examples import EXAMPLES
 from harness.records.provenance import GitState
 from harness.run import runner
@@ -32,6 +32,7 @@ SHORTER = {  # words added to what would take minutes; later ones win
     "validate": ("--family", "qwen3_vl", "--unconfined"),
     "run": ("--minutes", "0.01"),
     "bench": ("--minutes", "0.02", "--pairs", "5"),
+    "export": ("--results", "results"),  # what lies here, without the shipped runs
     "train-adapter": ("--steps", "1", "--batch", "1"),
 }
 
@@ -95,13 +96,18 @@ def verbs(command=None, before: str = "") -> Iterator[str]:
             yield full
 
 
-def test_every_verb_has_examples_in_its_help(harness: Command):
+def test_the_help_of_every_verb_ends_with_an_example(harness: Command):
     assert set(verbs()) == set(EXAMPLES)
-    for verb, lines in EXAMPLES.items():
-        said = harness(*verb.split(), "--help")
-        for line in lines:
-            assert line.startswith(f"harness {verb}")
-            assert line in " ".join(said.out.split())
+    for verb, line in EXAMPLES.items():
+        assert line.startswith(f"harness {verb}")
+        assert " ".join(harness(*verb.split(), "--help").out.split()).endswith(f"Example: {line}")
+
+
+def test_every_verb_stands_in_one_of_five_panels(harness: Command):
+    told = harness("--help").out
+    panels = [panel for panel in re.findall(r"╭─ (\w+) ─", told) if panel != "Options"]
+    assert panels == ["Run", "Look", "Contribute", "Measure", "Maintain"]
+    assert set(re.findall(r"^│ ([a-z-]+) ", told, flags=re.M)) >= {verb.split()[0] for verb in EXAMPLES}
 
 
 def lay_out(folder: Path) -> None:
@@ -120,15 +126,19 @@ def lay_out(folder: Path) -> None:
     (logs / "20260101_000000_results.json").write_text(json.dumps(told))
 
 
-def test_the_examples_of_every_help_run(harness: Command):
+def test_the_example_of_every_help_runs(harness: Command, monkeypatch: pytest.MonkeyPatch):
+    def closed(*server: object) -> None:
+        raise KeyboardInterrupt
+
     lay_out(Path.cwd())
-    for verb, lines in EXAMPLES.items():
+    monkeypatch.setattr(board, "_command", lambda *given: [sys.executable, "-c", ""])
+    monkeypatch.setattr(board, "_wait", closed)
+    for verb, line in EXAMPLES.items():
         if verb == "bridge lmms" and importlib.util.find_spec("lmms_eval") is None:
             continue
-        for line in lines:
-            words = shlex.split(line.replace("BATCH", batch() if "BATCH" in line else ""))[1:]
-            said = harness(*words, *SHORTER.get(verb, ()))
-            assert said.code == 0 and "Traceback" not in said.err, f"{line}\n{said.out}\n{said.err}"
+        words = shlex.split(line.replace("BATCH", batch() if "BATCH" in line else ""))[1:]
+        said = harness(*words, *SHORTER.get(verb, ()))
+        assert said.code == 0 and "Traceback" not in said.err, f"{line}\n{said.out}\n{said.err}"
 
 
 def typed(line: str, folder: Path) -> subprocess.CompletedProcess[str]:

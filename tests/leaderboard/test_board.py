@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from importlib import util
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -19,16 +19,19 @@ from boards import HOSTILE, QUICK, small_store
 from commands import commands_in
 from stored_runs import add_run, arm, new_store
 
-from harness.report.gather import Line
+from harness.records.errors import HarnessError
+from harness.report import gather
+from harness.report.blocks import Chart, Paragraph, Table, html_of
+from harness.report.gather import Group, Line, means_over_draws
+from harness.report.palette import mark_of
+from harness.report.ranking import ranking
+from harness.store.database import Store
+from harness.submissions.all_runs import all_runs
 from leaderboard import charts
-from leaderboard import render_html as writing
 from leaderboard import render_streamlit as drawing
-from leaderboard.blocks import Chart, Table, Words
-from leaderboard.data import certainty_of, group_of, means_over_draws, open_board
+from leaderboard.data import certainty_of, group_of, open_board
 from leaderboard.export import export
 from leaderboard.overlay import DROPPED, GONE, KEPT, MERGED, bits, grid_of, key, overlay, stages
-from leaderboard.palette import mark_of
-from leaderboard.ranking import budgets_of, middle_of, ranking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,7 +147,13 @@ def test_runs_at_their_own_budgets_are_no_budget_to_choose():
     known = {"method": "vprune", "status": "ok", "realised_tokens": 30.0}
     asked = [("50%", "layer_average"), ("native", "native"), ("25%", "layer_average")]
     lines = [Line({**known, "budget": budget, "budget_kind": kind}, {}) for budget, kind in asked]
-    assert budgets_of(lines) == ["50%", "25%"] and middle_of(["80%", "50%", "25%", "11%"]) == "50%"
+    assert Group("m", "b", lines, {}, 1, []).budgets == ["50%", "25%"]
+
+
+def test_the_board_begins_at_the_middle_budget():
+    known = {"method": "fastv", "status": "ok", "budget_kind": "layer_average"}
+    lines = [Line({**known, "budget": f"{share}%", "realised_tokens": share}, {}) for share in (11, 80, 25, 50)]
+    assert Group("m", "b", lines, {}, 1, []).middle_budget == "50%"
 
 
 def test_names_in_charts_hold_no_tags():
@@ -153,8 +162,8 @@ def test_names_in_charts_hold_no_tags():
 
 def test_the_numbers_of_a_column_end_alike():
     table = Table(("a", "b", "c"), [(1.0, 1, "x"), (2.25, 2, True), (None, None, None)], "x")
-    assert [drawing.decimals(table, at) for at in range(3)] == [2, None, None]
-    assert "<td>1.00</td>" in str(writing._written(table, Path("."), "x"))
+    assert [table.decimals(at) for at in range(3)] == [2, None, None]
+    assert "<td>1.00</td>" in html_of(table)
     assert drawing.frame_of(table)["c"].tolist()[:2] == ["x", "yes"]
 
 
@@ -164,30 +173,23 @@ def test_no_file_of_the_board_is_named_like_a_library():
     assert names & (set(sys.stdlib_module_names) | set(packages_distributions())) == set()
 
 
-def test_the_board_judges_as_the_report_does(tmp_path: Path):
-    from harness.report import gather
-    from harness.store.database import Store
-
+def test_the_board_shows_the_figures_that_an_export_writes(tmp_path: Path):
     path = small_store(tmp_path)
     crossed = [0.0] * 7 + [1.0] * 5  # right where random is wrong: scores must stay with their questions
     add_run(Store(path), arm("saint", **QUICK), crossed, arm("full", **QUICK))
     board = open_board(path)
     (name,) = board.groups
-    (reported,) = gather(Store(path))
-    shown = group_of(board, name)
-    assert [(line.name, line.rank, line.p, line.front) for line in shown.lines] == [
-        (line.name, line.rank, line.p, line.front) for line in reported.lines
-    ]
-    assert shown.categories == reported.categories
+    (written,) = gather(all_runs(Store(path), None, print))
+    assert group_of(board, name) == written
 
 
-def test_long_and_hostile_text_is_cut_and_escaped(tmp_path: Path):
-    written = str(writing._written(Words(HOSTILE * 10**5), tmp_path, "x"))
+def test_long_and_hostile_text_is_cut_and_escaped():
+    written = html_of(Paragraph(HOSTILE * 10**5))
     assert "<img" not in written and "letters more" in written and len(written) < 10_000
-    table = str(writing._written(Table((HOSTILE,), [(HOSTILE,)], "x"), tmp_path, "x"))
+    table = html_of(Table((HOSTILE,), [(HOSTILE,)], "x"))
     assert "<img" not in table
     figure = charts.differences([("</script>" + HOSTILE, 1.0, 0.5, 1.5)], "points")
-    chart = str(writing._written(Chart(figure, "x"), tmp_path, "x"))
+    chart = html_of(Chart(figure, "x"))
     assert chart.count("</script>") == 1 and "<img" not in chart
     assert drawing._plain_markdown("[a](http://x) <b>") == r"\[a\]\(http\:\/\/x\) \<b\>"
 
@@ -224,21 +226,20 @@ def test_hostile_runs_are_inert_on_the_site(hostile_site: Path):
             json.loads(data)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, monkeypatch, capsys):
-    store = small_store(tmp_path)
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.html").write_text("years of work")
-    command = [sys.executable, "-m", "leaderboard.export", str(store), str(tmp_path / "mine")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 1 and "holds something else" in done.stderr
+    with pytest.raises(HarnessError, match="holds something else"):
+        export(small_store(tmp_path), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.html").read_text() == "years of work"
 
 
-def test_without_the_extra_the_command_says_how_to_install_it(tmp_path: Path, monkeypatch, capsys):
-    from importlib import util
-
+@pytest.mark.parametrize("words", [("board",), ("export", "--format", "site")])
+def test_without_the_extra_a_command_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+):
     find = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "plotly" else find(name, *rest))
-    said = commands_in(tmp_path, monkeypatch, capsys)("board")
+    said = commands_in(tmp_path, monkeypatch, capsys)(*words)
     assert said.code == 3
-    assert "the board needs plotly: pip install 'visual-token-pruning[board]'" in said.complaint
+    assert " needs plotly: pip install 'visual-token-pruning[board]'" in said.complaint

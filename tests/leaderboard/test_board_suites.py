@@ -13,10 +13,10 @@ pytest.importorskip("plotly")
 from boards import page, texts
 from stored_runs import add_run, arm, new_store
 
-from harness.report.gather import Line
+from harness.report.gather import Line, Scores
 from harness.stats import ra_macro
 from leaderboard import suites
-from leaderboard.data import Scores, open_board
+from leaderboard.data import open_board
 from leaderboard.export import export
 from leaderboard.suites import certainty, suite_group, suites_of
 

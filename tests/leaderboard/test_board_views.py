@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 from harness.report.gather import Group, Line
-from leaderboard.views import latency, method, overview, pareto
+from harness.report.ranking import answer
+from leaderboard.views import latency, method, pareto
 
 
 def line(name: str, rank: tuple[int, int, int] | None = None, **known: object) -> Line:
@@ -17,13 +18,13 @@ def line(name: str, rank: tuple[int, int, int] | None = None, **known: object) -
 
 def test_controls_that_do_better_than_the_best_method_are_named():
     lines = [line("fastv", (2, 2, 2), ra=0.8), line("random", (1, 1, 1), ra=0.85), line("grid", (3, 3, 3), ra=0.7)]
-    assert overview.answer(lines).endswith("Yet these controls do better: random.")
-    assert overview.answer(lines[1:]) == "Only controls have run at this budget."
+    assert answer(lines).endswith("Yet these controls do better: random.")
+    assert answer(lines[1:]) == "Only controls have run at this budget."
 
 
 def test_methods_that_reach_rank_one_are_named_with_the_best():
     lines = [line("fastv", (1, 1, 2), ra=0.9), line("pact", (2, 1, 2), ra=0.88), line("saint", (3, 3, 3), ra=0.5)]
-    assert overview.answer(lines) == "Best at 50%: fastv, RA 90.0 %, not told apart from pact."
+    assert answer(lines) == "Best at 50%: fastv, RA 90.0 %, not told apart from pact."
 
 
 def test_times_of_another_machine_are_never_beside_these():

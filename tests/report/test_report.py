@@ -1,4 +1,4 @@
-"""`harness report`: what the page says, that it needs no network, and that no name becomes markup."""
+"""`harness export`: what page and tables say, that they need no network, and that no name becomes markup."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 from commands import Command, commands_in
 from stored_runs import add_run, add_stopped, arm, new_store
 
+from harness import report
 from harness.records.errors import UnknownRun
 from harness.records.figures import FAILED_BUDGET, INFEASIBLE, OK, REPORTED, STATUSES, Figures
-from harness.report import csv_table, gather, latex_tables, page
-from harness.report.chart import Point, Series, trade_off
-from harness.report.markup import tag
-from harness.report.page import STATUS_WORDS
+from harness.report import Group, csv_table, latex_tables, markdown_tables, page
+from harness.report.blocks import tag
+from harness.report.ranking import STATUS_WORDS
 from harness.store.database import Store
+from harness.submissions.all_runs import all_runs
 
 RIGHT = [1.0] * 60
 NOW = datetime(2026, 11, 21, 12, 0)
@@ -92,7 +94,11 @@ class _Elements(HTMLParser):
         return next(row for row in self.rows if row[0] == first and len(row) >= columns)
 
 
-def read(groups) -> _Elements:
+def gather(store: Store, words: Sequence[str] = ()) -> list[Group]:
+    return report.gather(all_runs(store, None, print), words)
+
+
+def read(groups: Sequence[Group]) -> _Elements:
     return _Elements(page(groups, "store.duckdb", NOW))
 
 
@@ -118,28 +124,32 @@ def test_no_pruning_comes_first_then_the_most_accurate(store: Store):
     assert [line.name for line in gather(store)[0].lines] == ["full", "missed", "good", "random", "bad"]
 
 
-def test_the_page_shows_numbers_units_and_verdicts(store: Store):
+def test_the_page_ranks_each_budget_and_says_the_answer(store: Store):
     found = read(gather(store))
-    header = found.row("method")
-    assert "accuracy, % [95\u00a0%]" in header and "over random, points [95\u00a0%]" in header
-    row = dict(zip(header, found.row("good"), strict=True))
-    assert row["accuracy, % [95\u00a0%]"].startswith("90.0 [")
-    assert row["over random, points [95\u00a0%]"].startswith("+40.0 [")
-    assert row["beats random (Holm)"] == "yes"
-    assert row["visual tokens a layer"] == "32.0"
+    header = found.row("rank")
+    good = dict(zip(header, next(row for row in found.rows if row[1].endswith(" good")), strict=True))
+    assert (good["rank"], good["accuracy, %"][:4], good["beats random"], good["tokens a layer"]) == (
+        "1", "90.0", "yes", "32.0",
+    )  # fmt: skip
+    assert "Best at 50%: good, RA 90.0 %, ahead of every other method." in page(gather(store), "s", NOW)
+
+
+def test_what_a_ranking_does_not_show_stands_in_the_details(store: Store):
+    found = read(gather(store))
+    row = dict(zip(found.row("method", 8), found.row("good", 8), strict=True))
+    assert row["over random, points [95 %]"].startswith("+40.0 [")
+    assert (row["on the front, %"], row["prefill pruned, ms"], row["notes"]) == ("100", "22.2", "indicative")
 
 
 def test_columns_without_a_single_value_are_left_out(store: Store):
-    timed = page(gather(store), "s", NOW)
-    assert "LR, % of time saved" in timed and "Where the time goes" in timed
-    alone = page(gather(store, ["bad"]), "s", NOW)
-    assert "LR, % of time saved" not in alone and "Where the time goes" not in alone
+    assert "prefill pruned, ms" in page(gather(store), "s", NOW)
+    assert "prefill pruned, ms" not in page(gather(store, ["bad"]), "s", NOW)
 
 
 def test_cells_without_a_result_are_said_in_words(store: Store):
-    text = page(gather(store), "s", NOW)
-    assert "steep:50% cannot reach the budget: steep needs &gt;= 36 tokens" in text
-    assert "missed:50% failed its budget and is never ranked: 3 of 60 samples missed" in text
+    found = read(gather(store))
+    assert found.row("steep:50%") == ["steep:50%", "cannot reach the budget", "steep needs >= 36 tokens"]
+    assert found.row("missed:50%") == ["missed:50%", "failed its budget", "3 of 60 samples missed"]
 
 
 def test_the_page_tells_how_to_make_it_again(store: Store):
@@ -153,7 +163,6 @@ def test_the_page_asks_nothing_of_any_network(store: Store):
     assert not re.search(r"https?://|//cdn|url\(|@import", text)
     names = {name for name, _ in _Elements(text).elements}
     assert names.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form"})
-    assert "svg" in names
     assert "default-src 'none'" in text
 
 
@@ -163,7 +172,7 @@ def test_every_element_is_closed(store: Store):
 
 def test_an_empty_store_is_said_in_words(tmp_path: Path):
     text = page(gather(new_store(tmp_path)), "s", NOW)
-    assert "holds no runs yet" in text and "harness run" in text
+    assert "no runs yet" in text and "harness run" in text
     assert _Elements(text).open == []
 
 
@@ -173,7 +182,8 @@ def test_a_run_that_another_tool_reports_is_shown_and_never_ranked(store: Store)
     (group,) = gather(store)
     line = next(line for line in group.lines if line.name == "elsewhere")
     assert (line.rank, line.front, line.beats_random) == (None, None, "–")
-    assert "elsewhere:50% is what another tool reports" in page([group], "s", NOW)
+    found = read([group])
+    assert found.row("elsewhere", 5)[-1] == "100" and "Self-reported: by other tools" in page([group], "s", NOW)
 
 
 def test_every_status_has_its_words():
@@ -238,35 +248,30 @@ def test_the_latex_table_is_escaped_and_aligned(store: Store):
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {7}
 
 
-def test_the_command_writes_the_files_and_names_them(harness: Command, tmp_path: Path):
-    said = harness("report", "--out", str(tmp_path / "r.html"), "--csv", "--latex", "--json")
-    assert said.code == 0
-    assert [Path(name).name for name in said.document["files"]] == ["r.html", "r.csv", "r.tex"]
-    assert said.document["runs"] == 5
-    assert (tmp_path / "r.html").read_text("utf-8").startswith("<!doctype html>")
-    assert "r.csv" in said.err
+def test_the_markdown_table_is_escaped_and_aligned(store: Store):
+    add_run(store, arm("a|b<i>\n*c*"), RIGHT, arm("full"))
+    title, _, *rows = markdown_tables(gather(store)).strip().splitlines()
+    assert title == "## reference-a on reference-suite: 60 questions on 60 images"
+    assert r"| a\|b\<i\> \*c\* | 50% | 32.0 | 100.0" in "\n".join(rows)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
 
 
-def test_a_page_that_cannot_be_written_is_said(harness: Command, tmp_path: Path):
-    said = harness("report", "--out", str(tmp_path / "no" / "r.html"))
+@pytest.mark.parametrize(("format", "beginning"), [
+    ("html", "<!doctype html>"), ("csv", "run_id,model,"), ("latex", "% reference-a on"), ("md", "## reference-a on"),
+])  # fmt: skip
+def test_the_command_writes_a_file_and_names_it(harness: Command, tmp_path: Path, format: str, beginning: str):
+    (tmp_path / "none").mkdir()
+    out = ("--out", str(tmp_path / "r"), "--results", str(tmp_path / "none"), "--json")
+    said = harness("export", "--format", format, *out)
+    assert said.code == 0 and "wrote" in said.err
+    assert said.document == {"files": [str(tmp_path / "r")], "runs": 5}
+    assert (tmp_path / "r").read_text("utf-8").startswith(beginning)
+
+
+def test_a_file_that_cannot_be_written_is_said(harness: Command, tmp_path: Path):
+    said = harness("export", "good", "--out", str(tmp_path / "no" / "r.html"))
     assert said.code == 3 and "give another --out" in said.complaint
 
 
-def test_marks_stand_where_their_numbers_say():
-    """The higher accuracy stands higher; 16, 32 and 64 tokens stand equally far apart where doublings do."""
-    unpruned = Point(64, 97, 95, 98, "full")
-    series = [Series("a", 0, [Point(16, 60, 50, 70, "low"), Point(32, 80, 75, 85, "high")])]
-    at = _circles(trade_off(series, unpruned, "x", "y", doubling=True))
-    assert at["low"][1] > at["high"][1] > at["full"][1] >= 0
-    assert at["full"][0] - at["high"][0] == pytest.approx(at["high"][0] - at["low"][0], abs=0.02)
-    at = _circles(trade_off(series, unpruned, "x", "y"))
-    assert at["full"][0] - at["high"][0] == pytest.approx(2 * (at["high"][0] - at["low"][0]), abs=0.02)
-
-
-def test_one_run_is_a_chart_too():
-    assert "circle" in trade_off([], Point(64, 97, 97, 97, "full"), "x", "y")
-
-
-def _circles(svg: str) -> dict[str, tuple[float, float]]:
-    found = re.findall(r'<title>(\w+)</title>.*?<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
-    return {words: (float(x), float(y)) for words, x, y in found}
+def test_a_site_of_some_runs_is_refused(harness: Command):
+    assert harness("export", "good", "--format", "site").code == 2

@@ -5,16 +5,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from harness.report.blocks import Markup, tag
+
 GREY, INK = "#8b939d", "#77808b"
 YES, NO = "#2f9e5b", "#d4553a"
-STAGE_COLOURS = {
-    "vit": "#3f8fd6",
-    "projector": "#c9a02c",
-    "select": "#d9622b",
-    "llm_prefill": "#2a9d78",
-    "llm": "#2a9d78",
-    "residual": "#8b939d",
-}
 _COLOURS = (
     "#2f86cf",
     "#d9622b",
@@ -39,11 +33,15 @@ _CONTROLS = {
     "pool": "diamond-open",
     "downsample": "circle-open",
 }
+_GLYPHS = {
+    **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★", "hexagon": "⬢"},
+    **{"x": "✕", "square-open": "□", "diamond-open": "◇", "circle-open": "○", "line-ew": "–"},
+}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a method looks. symbol: Plotly's name; control: a row to measure others against, in grey."""
+    """Colour and symbol of a method. symbol: Plotly's name; control: a row to measure others against, in grey."""
 
     colour: str
     symbol: str
@@ -56,3 +54,8 @@ def mark_of(method: str) -> Mark:
         return Mark(INK if method == "full" else GREY, _CONTROLS[method], True)
     at = _ORDER.index(method) if method in _ORDER else zlib.crc32(method.encode())
     return Mark(_COLOURS[at % len(_COLOURS)], _SYMBOLS[(at + at // len(_COLOURS)) % len(_SYMBOLS)])
+
+
+def symbol(mark: Mark) -> Markup:
+    """A method's mark as a letter in its colour: the server lets no drawing through."""
+    return tag("span", _GLYPHS[mark.symbol], style=f"color:{mark.colour}", class_="mark")

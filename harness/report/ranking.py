@@ -1,25 +1,92 @@
-"""The ranking table: the one thing to look at. Marks, bars with intervals, verdicts; all text escaped."""
+"""The ranking at one budget: the answer in a sentence, a table with marks, bars and verdicts, and how to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from harness.report.gather import FULL, Line
-from harness.report.markup import Markup, tag
-from harness.store.lookup import Row
-from harness.submissions import SELF_REPORTED, VERIFIED
-from leaderboard.palette import Mark, mark_of
-from leaderboard.sources import LOCAL
+from harness.records.figures import (
+    ERROR,
+    FAILED_BUDGET,
+    INFEASIBLE,
+    LOCAL,
+    PARTIAL,
+    REPORTED,
+    SELF_REPORTED,
+    UNSUPPORTED,
+    VERIFIED,
+)
+from harness.report.blocks import Block, Heading, Html, Markup, Paragraph, Table, tag
+from harness.report.gather import Group, Line
+from harness.report.palette import Mark, mark_of, symbol
+from harness.store.lookup import Row, name_of
 
-_GLYPHS = {
-    **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★", "hexagon": "⬢"},
-    **{"x": "✕", "square-open": "□", "diamond-open": "◇", "circle-open": "○", "line-ew": "–"},
+HOW = (
+    "RA is accuracy over that of the model without pruning, on the same questions; brackets and bars are 95 % "
+    "intervals, clustered by image. Tinted rows are tied with the best: in 95 % of resampled sets of images they reach "
+    "rank 1. Beats random: McNemar's test against random choice at the same budget, corrected by Holm for all methods."
+)
+SENT = (
+    "Self-reported: submitted by whoever ran it, checked for what its files can show, repeated by nobody yet. Ranked "
+    "among themselves only, never with what was run here or verified."
+)
+
+STATUS_WORDS = {
+    FAILED_BUDGET: "failed its budget",
+    INFEASIBLE: "cannot reach the budget",
+    UNSUPPORTED: "needs what the model cannot give",
+    ERROR: "could not go on",
+    PARTIAL: "was stopped; the same command continues it",
+    REPORTED: "is what another tool reports, at a budget that nobody measured",
 }
 
 
-def symbol(mark: Mark) -> Markup:
-    """A method's mark as a letter in its colour: the server lets no drawing through."""
-    return tag("span", _GLYPHS[mark.symbol], style=f"color:{mark.colour}", class_="mark")
+def ranked_blocks(group: Group, budget: str, how: str = HOW) -> Iterator[Block]:
+    """The ranking of a group at one of its budgets. how: the words that say how to read it."""
+    lines = group.at(budget)
+    if lines[0].run["provenance"] == SELF_REPORTED:
+        yield Paragraph(SENT, "note")
+    yield Paragraph(answer(lines), "lead")
+    yield Html(ranking(lines, group.full))
+    indicative = " † Indicative: not a publishable time." if any(line.run["indicative"] for line in lines) else ""
+    yield Paragraph(f"{group.images} images. {how}{indicative}", "soft")
+
+
+def unranked_blocks(group: Group, reported: Sequence[Row]) -> Iterator[Block]:
+    """Everything that is not ranked: own budgets, other tools' figures (`reported`), and runs without a result."""
+    native = [line for line in group.lines if line.run["budget_kind"] == "native" and line.ranked]
+    if native:
+        yield Heading("At their own budgets (not comparable line by line)", 3)
+        rows = [(line.name, line.run["realised_tokens"], _percent(line.run["ra"]), line.run["flops_ratio"])
+                for line in native]  # fmt: skip
+        yield Table(("method", "tokens a layer", "RA, %", "prefill FLOPs / unpruned"), rows, "own-budgets")
+    if reported:
+        yield Heading("Self-reported: by other tools, at budgets that nobody measured here (never ranked)", 3)
+        rows = [(run["method"], run["model"], run["benchmark"], run["n"], _percent(run["accuracy"]))
+                for run in reported]  # fmt: skip
+        yield Table(("tool", "model", "benchmark", "questions", "accuracy, %"), rows, "self-reported")
+    missing = [run for run in group.failures if run["status"] != REPORTED]
+    if missing:
+        yield Heading("Without a ranked result", 3)
+        rows = [(name_of(run), STATUS_WORDS[run["status"]], run["message"]) for run in missing]
+        yield Table(("run", "state", "why"), rows, "failures")
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 1)
+
+
+def answer(lines: Sequence[Line]) -> str:
+    """The result in one sentence."""
+    ours = [line for line in lines if not mark_of(line.run["method"]).control and line.run["ra"] is not None]
+    if not ours:
+        return "Only controls have run at this budget."
+    best = max(ours, key=lambda line: line.run["ra"])
+    tied = [line.name for line in ours if line is not best and line.rank and line.rank[1] == 1]
+    words = f"Best at {best.run['budget']}: {best.name}, RA {best.run['ra'] * 100:.1f} %"
+    words += f", not told apart from {', '.join(tied)}" if tied else ", ahead of every other method"
+    controls = [line for line in lines if mark_of(line.run["method"]).control and line.run["ra"] is not None]
+    ahead = [line.name for line in controls if line.run["ra"] > best.run["ra"]]
+    return words + (f". Yet these controls do better: {', '.join(ahead)}." if ahead else ".")
 
 
 def ranking(lines: Sequence[Line], full: Line | None) -> Markup:
@@ -67,7 +134,7 @@ def _row(line: Line, scale: tuple[float, float], timed: bool, told: bool) -> Mar
 
 
 def _provenance(run: Row) -> Markup:
-    """Who vouches for a run; pointed at, the batch that it came in."""
+    """Provenance of a run; pointed at, the batch that it came in."""
     kind = {VERIFIED: "yes", SELF_REPORTED: "unclear"}.get(run["provenance"], "plain")
     title = {"title": f"batch {run['batch']}"} if run["batch"] else {}
     return tag("span", run["provenance"], class_=f"pill {kind}", **title)
@@ -134,17 +201,3 @@ def _number(value: float | None, style: str) -> str:
 
 def _words(is_words: bool) -> dict[str, str]:
     return {"class_": "words"} if is_words else {}
-
-
-def budgets_of(lines: Sequence[Line]) -> list[str]:
-    """The budgets at which runs can be compared, those with most tokens first."""
-    found: dict[str, float] = {}
-    for line in lines:
-        if line.run["method"] != FULL and line.run["budget_kind"] != "native" and line.run["status"] == "ok":
-            found[line.run["budget"]] = max(found.get(line.run["budget"], 0.0), line.run["realised_tokens"] or 0.0)
-    return sorted(found, key=lambda budget: -found[budget])
-
-
-def middle_of(budgets: Sequence[str]) -> str | None:
-    """The budget to begin with: neither so many tokens that all methods are alike, nor so few that all fail."""
-    return budgets[(len(budgets) - 1) // 2] if budgets else None
