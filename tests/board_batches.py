@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.records.records import Environment, RunSpec
+from harness.records.records import Environment
+from harness.records.run_spec import RunSpec
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.submissions.document import document, submitted

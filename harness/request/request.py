@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from harness.benchmarks.base import Benchmark
 from harness.budget.spec import BudgetSpec
 from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
-from harness.records.records import FULL, RunSpec, Sample
+from harness.records.records import FULL, Sample
+from harness.records.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from harness.models.loading import OpenModel

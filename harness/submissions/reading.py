@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.budget.spec import BudgetSpec
 from harness.records.figures import OK, Figures
 from harness.records.provenance import current_code
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.reference.paths import SUITE
 from harness.submissions.folder import SUBMISSIONS, Batch, Problem, batches, open_batch, verified
 from harness.submissions.parquet import read_rows

@@ -11,7 +11,8 @@ from typing import Any
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.latency.protocol import Protocol
-from harness.models.loading import DTYPES, resolve
+from harness.models.loading import DTYPES
+from harness.models.registry import resolve
 from harness.records.errors import UsageError, nearest
 from harness.records.records import FULL, RANDOM
 from harness.request.request import Request

@@ -13,7 +13,7 @@ from board_batches import submit, verify
 from boards import HOSTILE, QUICK, page, texts
 from stored_runs import add_run, arm, new_store
 
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from leaderboard.data import open_board
 from leaderboard.export import export
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, fields
 import pytest
 from logged_runs import SPEC, spec
 
-from harness.records.records import RunSpec, digest
+from harness.records.records import digest
+from harness.records.run_spec import RunSpec
 
 CHANGES = {
     "method": "fastv",

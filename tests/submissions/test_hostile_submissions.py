@@ -16,7 +16,7 @@ import pytest
 from hand_submissions import Template, forge, forge_rows, prepared
 
 from harness.records.errors import HarnessError
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.submissions import SAMPLE_COLUMNS, read
 from harness.submissions.folder import RUN_NAME
 from harness.submissions.folder_checks import batch_name, check_results

@@ -18,7 +18,7 @@ from harness.latency import profiler as profiling
 from harness.models.loading import OpenModel
 from harness.records.figures import Figures
 from harness.records.provenance import GitState
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.run import runner
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
