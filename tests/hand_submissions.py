@@ -59,7 +59,7 @@ def spec_of(benchmark: Benchmark, method: str, budget: float = 0.5, **changes: A
         attention="sdpa",
         image_backend="pil",
         device="cpu",
-        code=current_code(method) or "",
+        code=current_code(method, "reference-a", benchmark.name) or "",
     )
     return replace(made, **changes)
 

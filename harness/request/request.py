@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget.spec import BudgetSpec
-from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
+from harness.records.provenance import code_of, recorded_method, sample_ids_hash, without_home
 from harness.records.records import FULL, Sample
 from harness.records.run_spec import RunSpec
 
@@ -70,7 +70,7 @@ class Request:
             attention=self.attention,
             image_backend=self.image_backend,
             device=self.device,
-            code=current_code(name) or "",
+            code=code_of(name, model.model.config.model_type, benchmark.name) or "",
             preset=preset,
             adapter=model.adapter_revision(pruner),
         )

@@ -131,10 +131,10 @@ class Store:
         """One row per run, oldest first. stale: the code that gives answers has changed since; None: cannot tell."""
         frame = self.query("FROM runs ORDER BY started_at, run_id")
         frame["settings"] = frame["settings"].map(json.loads)
-        code_of = {method: current_code(method) for method in frame["method"].unique()}
+        words = list(zip(frame["method"], frame["model"], frame["benchmark"], strict=True))
+        today = {one: current_code(*one) for one in dict.fromkeys(words)}
         frame["stale"] = [
-            None if code_of[method] is None else code_of[method] != code
-            for method, code in zip(frame["method"], frame["code"], strict=True)
+            None if today[one] is None else today[one] != code for one, code in zip(words, frame["code"], strict=True)
         ]
         return frame
 
