@@ -65,7 +65,15 @@ def rows(place: Place) -> tuple[list[Row], tuple[str, ...]]:
     found, left_out = _submitted(place)
     submitted = {row["run_id"]: row for row in found.rows}
     repeated = {run for run, row in submitted.items() if row["provenance"] == VERIFIED}
-    local = [{**row, "batch": None, "provenance": VERIFIED if row["run_id"] in repeated else LOCAL} for row in own]
+    local = [
+        {
+            **row,
+            "batch": None,
+            "provenance": VERIFIED if row["run_id"] in repeated else LOCAL,
+            "stale": submitted.get(row["run_id"], row)["stale"],  # notes of code lie beside submissions
+        }
+        for row in own
+    ]
     known = {row["run_id"] for row in own}
     others = [row for run, row in submitted.items() if run not in known]
     trusted = newest(row for row in others if row["provenance"] == VERIFIED)

@@ -103,7 +103,7 @@ def validate(
 
 
 def _is_questions(what: str) -> bool:
-    from harness.benchmarks.own import is_own
+    from harness.benchmarks.registry import is_own
 
     return is_own(what) and ".py" not in what
 

@@ -228,16 +228,12 @@ def test_the_hash_is_of_the_set_of_modules(tmp_path: Path):
 OPENS = {  # executed and yet in no identity
     "harness/request/opening.py": "opens: names, and cells of what is open",
     "harness/request/request.py": "words of the command into the identity itself",
-    "harness/request/settings.py": "words of the command into settings, which the identity holds",
     "harness/records/provenance.py": "the identity", "harness/records/syntax.py": "the identity",
-    "harness/records/run_spec.py": "the identity",
-    "harness/reference/paths.py": "where the shipped files lie; their content is in the revisions",
     "harness/models/registry.py": "name -> folder or hub id; the revision is in the identity",
     "harness/models/catalogue.py": "short name -> hub id",
     "harness/models/families/registry.py": "name -> class", "harness/benchmarks/registry.py": "name -> benchmark",
     "methods/registry.py": "name -> class",
     "harness/run/accuracy.py": "the loop over samples: hands each to the pass and to the log",
-    "harness/records/progress.py": "whoever looks on",
 }  # fmt: skip
 
 

@@ -315,6 +315,10 @@ def test_runs_of_older_code_are_stale_and_unknown_methods_undecided(store):
         store.ingest(write_run(store.log_folder, run, samples=1))
     stale = load(store.path).runs.set_index("run_id")["stale"].to_dict()
     assert stale == {fresh.run_id: False, SPEC.run_id: True, spec(method="./gone.py").run_id: None}
+    note = store.path.parent / "submissions" / "batch" / f"{SPEC.run_id}.{fresh.code}.code.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    assert not load(store.path).runs["stale"].dropna().any(), "today's code gave its answers again"
 
 
 def test_an_older_schema_is_migrated_and_its_rows_stay(store, monkeypatch):
