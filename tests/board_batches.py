@@ -46,3 +46,12 @@ def verify(folder: Path, run: RunSpec) -> None:
     told = {"schema_version": 1, "run_id": run.run_id, "agreed": True, "samples_sha256": sha256, "seed": 0}
     told |= counts | who
     (folder / f"{run.run_id}.verification.json").write_text(json.dumps(told))
+
+
+def retire(folder: Path, run: RunSpec) -> None:
+    """Say that later code answered a run's questions otherwise."""
+    sha256 = json.loads((folder / f"{run.run_id}.json").read_text())["samples"]["sha256"]
+    told = {"schema_version": 1, "run_id": run.run_id, "samples_sha256": sha256, "code": "0" * 16, "seed": 0}
+    told |= dict.fromkeys(("repeated", "same_tokens", "same_flops"), 1) | {"same_answers": 0, "sample_ids": ["q0001"]}
+    told |= {"commit": None, "machine_id": "0" * 16, "reidentified_at": "2026-11-21T12:00:00"}
+    (folder / f"{run.run_id}.retirement.json").write_text(json.dumps(told))

@@ -35,7 +35,7 @@ def closure(files: Iterable[Path], root: Path = ROOT) -> set[Path]:
 
     Left out: imports for the type checker, which do not run; registries; packages above a module, which only export.
     """
-    found, waiting = set[Path](), [path.resolve() for path in files]
+    root, found, waiting = root.resolve(), set[Path](), [path.resolve() for path in files]
     while waiting:
         path = waiting.pop()
         if path in found or (path.name == REGISTRY and _is_ours(path, root)):
