@@ -96,7 +96,7 @@ def answer_again(
     """(the stated record, the one that today's code gives) of each sample id, and the code identity that did."""
     bench = open_bench(request, sources)
     cell = bench.cell(request)
-    _check_same(claim, bench, cell.spec.settings)
+    _check_same(claim.spec, cell.spec)
     answering, stated = bench.answering(cell), claim.by_id
     samples, pairs = _samples(claim, bench, ids), []
     watcher.begins(f"repeating {cell.title}", len(samples), 0)
@@ -158,16 +158,14 @@ def _settings(method: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     return parse_settings(method, get(method), [f"{name}={value}" for name, value in stated.items()])
 
 
-def _check_same(claim: Claim, bench: Bench, settings: Mapping[str, Any]) -> None:
-    spec = claim.spec
-    for what, here, stated in (
-        ("model_revision", bench.model.revision, spec.model_revision),
-        ("benchmark_revision", bench.benchmark.revision, spec.benchmark_revision),
-    ):
-        if here != stated:
-            raise EnvironmentProblem(f"{what} here is {here[:16]}, the run's is {stated[:16]}; get that revision")
-    if settings != spec.settings:
-        raise UsageError(f"the method takes the settings {dict(settings)}, the run states {dict(spec.settings)}")
+def _check_same(spec: RunSpec, here: RunSpec) -> None:
+    """Raise EnvironmentProblem for other weights or questions than the run's, UsageError for other settings."""
+    for name in ("model_revision", "benchmark_revision", "adapter"):
+        found, stated = getattr(here, name), getattr(spec, name)
+        if found != stated:
+            raise EnvironmentProblem(f"{name} here is {found[:16]!r}, the run's is {stated[:16]!r}; get that revision")
+    if here.settings != spec.settings:
+        raise UsageError(f"the method takes the settings {dict(here.settings)}, the run states {dict(spec.settings)}")
 
 
 def _samples(claim: Claim, bench: Bench, ids: Iterable[str]) -> list[Sample]:
@@ -178,7 +176,7 @@ def _samples(claim: Claim, bench: Bench, ids: Iterable[str]) -> list[Sample]:
     return [known[one] for one in ids]
 
 
-def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str | None) -> Repetition:
+def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str) -> Repetition:
     other_code = code != claim.spec.code
     answers = [same_answer(stated, here) for stated, here in pairs]
     tokens = [counts(stated, other_code) == counts(here, other_code) for stated, here in pairs]
@@ -194,7 +192,7 @@ def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code
         "repeated": len(pairs),
         "same_answers": sum(answers),
         "same_tokens": sum(tokens),
-        "code": code or claim.spec.code,
+        "code": code,
         "commit": git_state().commit,
         "machine_id": machine().id,
         "verified_at": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
