@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.models.loading import resolve
+from harness.models.registry import resolve
 from harness.records.errors import HarnessError
 from harness.stats import Interval, paired_difference
 from harness.store.database import Frames, load

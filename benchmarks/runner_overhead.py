@@ -23,7 +23,8 @@ import torch
 from harness.budget.spec import BudgetSpec
 from harness.models.quiet import quiet_transformers
 from harness.records.records import Sample
-from harness.request.opening import Answering, Bench, Cell, open_bench, sample_seed
+from harness.request.answering import Answering, sample_seed
+from harness.request.opening import Bench, Cell, open_bench
 from harness.request.request import Request
 from harness.run.accuracy import answer_all
 from harness.run.runner import Story, environment

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.records.figures import OK, Figures
-from harness.records.records import Environment, Record, RunSpec
+from harness.records.records import Environment, Record
+from harness.records.run_spec import RunSpec
 from harness.store.database import Store
 from harness.store.log_reader import encode_line
 from harness.store.log_writer import RunLog

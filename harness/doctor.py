@@ -14,7 +14,8 @@ from pathlib import Path
 
 from harness.benchmarks import EMBEDDED_SUITES, open_benchmark
 from harness.integrations.lmms_eval import installed
-from harness.models.loading import EMBEDDED, open_model
+from harness.models.loading import open_model
+from harness.models.registry import EMBEDDED
 from harness.records.errors import HarnessError
 from harness.store.database import Store
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.records.records import Environment, RunSpec
+from harness.records.records import Environment
+from harness.records.run_spec import RunSpec
 from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.submissions.document import document, submitted
@@ -45,3 +46,12 @@ def verify(folder: Path, run: RunSpec) -> None:
     told = {"schema_version": 1, "run_id": run.run_id, "agreed": True, "samples_sha256": sha256, "seed": 0}
     told |= counts | who
     (folder / f"{run.run_id}.verification.json").write_text(json.dumps(told))
+
+
+def retire(folder: Path, run: RunSpec) -> None:
+    """Say that later code answered a run's questions otherwise."""
+    sha256 = json.loads((folder / f"{run.run_id}.json").read_text())["samples"]["sha256"]
+    told = {"schema_version": 1, "run_id": run.run_id, "samples_sha256": sha256, "code": "0" * 16, "seed": 0}
+    told |= dict.fromkeys(("repeated", "same_tokens", "same_flops"), 1) | {"same_answers": 0, "sample_ids": ["q0001"]}
+    told |= {"commit": None, "machine_id": "0" * 16, "reidentified_at": "2026-11-21T12:00:00"}
+    (folder / f"{run.run_id}.retirement.json").write_text(json.dumps(told))

@@ -18,7 +18,8 @@ from harness.benchmarks import registry
 from harness.benchmarks.base import Benchmark
 from harness.benchmarks.embedded import open_suite
 from harness.records.provenance import current_code, sample_ids_hash
-from harness.records.records import Environment, Record, RunSpec, digest
+from harness.records.records import Environment, Record, digest
+from harness.records.run_spec import RunSpec
 from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import read_log
@@ -58,7 +59,7 @@ def spec_of(benchmark: Benchmark, method: str, budget: float = 0.5, **changes: A
         attention="sdpa",
         image_backend="pil",
         device="cpu",
-        code=current_code(method) or "",
+        code=current_code(method, "reference-a", benchmark.name) or "",
     )
     return replace(made, **changes)
 

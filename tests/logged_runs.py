@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.figures import OK, Figures
-from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow
+from harness.records.run_spec import RunSpec
 from harness.store.log_writer import RunLog
 
 HERE = Environment("machine-a", {"cpu": "two cores", "torch": "2.13"})

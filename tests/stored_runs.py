@@ -10,7 +10,8 @@ from typing import Any
 from logged_runs import HERE, record, spec
 
 from harness.records.figures import Figures
-from harness.records.records import Record, RunSpec
+from harness.records.records import Record
+from harness.records.run_spec import RunSpec
 from harness.run.figures import figures_of
 from harness.store.database import Store
 from harness.store.log_reader import read_log

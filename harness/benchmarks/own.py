@@ -135,11 +135,6 @@ class OwnBenchmark(Benchmark):
         return {f"{self.rule}_accuracy": mean(rows), "unparsed_ratio": unparsed(rows)}
 
 
-def is_own(name: str) -> bool:
-    """Whether a benchmark's name is a path: "./folder", "mine.jsonl"."""
-    return "/" in name or name.endswith(ENDINGS)
-
-
 def open_own(path: Path) -> OwnBenchmark:
     """A user's benchmark. Raises UnknownBenchmark without a file, CorruptBenchmark naming the row that is wrong."""
     file, facts = _found(path), _facts(path)

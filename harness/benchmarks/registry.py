@@ -15,7 +15,7 @@ from harness.benchmarks.base import Benchmark
 from harness.benchmarks.declaration import Declaration
 from harness.benchmarks.declared import open_declared
 from harness.benchmarks.embedded import open_suite
-from harness.benchmarks.own import is_own, open_own
+from harness.benchmarks.own import ENDINGS, open_own
 from harness.records.errors import BenchmarkUnavailable, UnknownBenchmark, nearest
 from harness.reference.paths import SUITE
 
@@ -48,6 +48,11 @@ def describe(name: str) -> dict[str, Any]:
         return _described(EMBEDDED_SUITES[name]())
     _check_name(name)
     return declarations()[name].described()
+
+
+def is_own(name: str) -> bool:
+    """Whether a benchmark's name is a path: "./folder", "mine.jsonl"."""
+    return "/" in name or name.endswith(ENDINGS)
 
 
 def open_benchmark(name: str, data_dir: Path | None = None, stream: bool = False) -> Benchmark:

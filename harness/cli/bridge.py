@@ -100,7 +100,8 @@ def _opened(request: Request, wrap: bool, prompt_as: str | None, include_path: P
 
     from harness.integrations.lmms_eval.native import THEIR_NAMES, Ours
     from harness.integrations.lmms_eval.wrapped import open_wrapped
-    from harness.models.loading import model_type, open_model, parted, resolve
+    from harness.models.loading import model_type, open_model
+    from harness.models.registry import parted, resolve
 
     prompt_as = prompt_as or THEIR_NAMES[model_type(*parted(resolve(request.model)))]
     if wrap:

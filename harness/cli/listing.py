@@ -57,7 +57,7 @@ def describe_method(name: str) -> dict[str, Any]:
 def _models() -> list[dict[str, Any]]:
     """The embedded models, then the published ones that have a short name; present: whether its files came with us."""
     from harness.models import catalogue
-    from harness.models.loading import EMBEDDED
+    from harness.models.registry import EMBEDDED
 
     ours = [
         {

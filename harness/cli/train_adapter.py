@@ -42,8 +42,9 @@ def train_adapter(
     from harness.adapter_training.adapter import Recipe, train
     from harness.adapter_training.examples import open_examples
     from harness.cli.method_errors import method_errors
-    from harness.models.loading import open_model, resolve
+    from harness.models.loading import open_model
     from harness.models.quiet import quiet_transformers
+    from harness.models.registry import resolve
     from harness.records.errors import UsageError
     from harness.request.settings import parse_settings
     from methods import build, get

@@ -40,12 +40,14 @@ def validate_results(path: Path, base: str, data_dir: Path | None, json: bool) -
     found = check_results(folder, below[0] if below else None, base, data_dir)
     if json:
         problems = [{"where": one.where, "problem": one.what} for one in found.problems]
-        print_json({"batches": found.batches, "runs": found.runs, "problems": problems, "notes": list(found.notes)})
+        counts = {"batches": found.batches, "runs": found.runs, "retired": found.retired}
+        print_json({**counts, "problems": problems, "notes": list(found.notes)})
     for note in found.notes:
         tell(f"note: {note}")
     for problem in found.problems:
         tell(str(problem))
-    tell(f"{found.runs} runs in {found.batches} batches: {len(found.problems) or 'no'} problems")
+    retired = f" ({found.retired} retired)" if found.retired else ""
+    tell(f"{found.runs} runs{retired} in {found.batches} batches: {len(found.problems) or 'no'} problems")
     return not found.problems
 
 
@@ -101,7 +103,7 @@ def validate(
 
 
 def _is_questions(what: str) -> bool:
-    from harness.benchmarks.own import is_own
+    from harness.benchmarks.registry import is_own
 
     return is_own(what) and ".py" not in what
 

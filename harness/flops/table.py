@@ -22,9 +22,10 @@ from harness.models import catalogue
 from harness.models.engine import plan_of
 from harness.models.families.family import Family, Inputs
 from harness.models.families.registry import family_class
-from harness.models.loading import model_type, parted, resolve
+from harness.models.loading import model_type
 from harness.models.processors import TEXT, load_processor, processor_of
 from harness.models.random_weights import adapter_of, on_meta
+from harness.models.registry import parted, resolve
 from harness.records.figures import INFEASIBLE, OK, UNSUPPORTED
 from harness.records.records import FULL, Realised
 from methods import build

@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.records.figures import REPORTED, Figures
 from harness.records.provenance import sample_ids_hash
-from harness.records.records import Environment, Record, RunSpec, digest
+from harness.records.records import Environment, Record, digest
+from harness.records.run_spec import RunSpec
 from harness.stats import accuracy_interval
 from harness.store.database import Store
 from harness.store.log_writer import RunLog

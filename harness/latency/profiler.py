@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule, tensorboard_trace_handler
 
+from harness.benchmarks import open_benchmark
 from harness.latency.clock import StageClock, default_backend
 from harness.latency.machine import machine
 from harness.latency.session import arms_of, cases_of
@@ -99,8 +100,8 @@ ARMS = ("base", "pruned")
 
 
 def sources_opened_once() -> Sources:
-    """Sources that keep a model open for whoever asks for it again: a run, then its profile."""
-    return Sources(model=cache(open_model))
+    """Sources that keep models and benchmarks open for whoever asks for them again: a run, then its profile."""
+    return Sources(model=cache(open_model), benchmark=cache(open_benchmark))
 
 
 def profile_request(request: Request, folder: Path, sources: Sources | None = None) -> None:

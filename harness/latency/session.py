@@ -24,7 +24,8 @@ from harness.models.engine import Engine, Prefill
 from harness.records.errors import HarnessError, Interrupted, UndecodableImage
 from harness.records.progress import Stop
 from harness.records.records import LatencyRow, ResourceRow, Sample
-from harness.request.opening import Subject, open_bench, sample_seed
+from harness.request.answering import sample_seed
+from harness.request.opening import Subject, open_bench
 from harness.request.options import RunOptions
 from harness.request.request import Request
 from methods.base import Plan

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.synthetic import Scene
+from harness.benchmarks.synthetic import Scene, benchmark_of
 from harness.budget.spec import BudgetSpec
 from harness.latency.figures import figures_of_sessions, latency_document
 from harness.latency.machine import machine
@@ -179,7 +179,9 @@ class Cell:
     def identity(self, machine_id: str) -> dict[str, Any]:
         """What tells this cell's rows from others: plain JSON, the code and the machine in it."""
         words = {**asdict(self.stage), **asdict(self.scene), "method": self.method, "budget": str(self.budget)}
-        return {**words, "machine_id": machine_id, "code": current_code(self.method.partition(":")[0]) or ""}
+        scene = benchmark_of(self.scene, "").name
+        code = current_code(self.method.partition(":")[0], self.stage.model, scene)
+        return {**words, "machine_id": machine_id, "code": code or ""}
 
     def key(self, machine_id: str) -> str:
         return digest(self.identity(machine_id))

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 
 from harness.benchmarks.synthetic import benchmark_of
-from harness.budget.planning import FALL_SHORT, Planner
+from harness.budget.planning import FALL_SHORT
 from harness.budget.spec import matches
 from harness.flops.dims import dims_of
-from harness.flops.prefill import Cost
 from harness.latency.protocol import Protocol
 from harness.latency.session import arms_of, cases_of, time_session
 from harness.latency.statistics import PUBLISHED_PAIRS
@@ -31,7 +30,8 @@ from harness.models.loading import OpenModel, adapter_file
 from harness.models.processors import TEXT
 from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
-from harness.request.opening import Answering, Subject
+from harness.request.answering import answering_of
+from harness.request.opening import Subject
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
@@ -132,11 +132,8 @@ def pruner_of(method: str, model: OpenModel) -> tuple[Pruner, str]:
 def subject_of(cell: Cell, model: OpenModel, pruner: Pruner) -> Subject:
     """What one timing session needs."""
     benchmark = benchmark_of(cell.scene, TEXT)
-    dims, engine = dims_of(model.family.model.config), model.engine(pruner)
-    cost = Cost(dims, pruner, model.family.info)
-    planner = Planner(engine, cell.budget, cost.planned_ratio)
-    answering = Answering(model, engine, planner, benchmark, cell.scene.seed, cost.by_stage)
-    return Subject(answering, model.engine(None), benchmark.samples, dims)
+    answering = answering_of(model, pruner, cell.budget, benchmark, cell.scene.seed)
+    return Subject(answering, model.engine(None), benchmark.samples, dims_of(model.family.model.config))
 
 
 def _bounds(protocol: Protocol, share_s: float | None, prefill_s: float, device: str) -> Protocol:

@@ -20,24 +20,20 @@ from safetensors.torch import load_file, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from harness.models import catalogue
 from harness.models.clip import open_clip
 from harness.models.engine import Engine
 from harness.models.families.family import Family, Inputs
 from harness.models.families.registry import family_class
 from harness.models.processors import load_processor
+from harness.models.registry import parted, resolve
 from harness.records.errors import (
     CorruptCheckpoint,
     DeviceUnavailable,
     ModelUnavailable,
-    UnknownModel,
     UsageError,
-    nearest,
 )
-from harness.reference.paths import MODELS
 from methods.base import Pruner
 
-EMBEDDED = {f"reference-{letter}": folder for letter, folder in MODELS.items()}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -196,33 +192,6 @@ def device_and_dtype(device: str, dtype: str) -> torch.device:
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     return target
-
-
-def resolve(name: str | Path) -> str:
-    """Folder or hub id behind a name, "@revision" left on. Raises UnknownModel with the nearest names."""
-    text = str(name)
-    if text in EMBEDDED:
-        return str(EMBEDDED[text])
-    short, at, revision = text.partition("@")
-    published = catalogue.find(short)
-    if published is not None:
-        return published.hub_id + at + revision
-    if Path(text).expanduser().is_dir():  # records say ~ for the home folder
-        return str(Path(text).expanduser())
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        return text
-    known = [*EMBEDDED, *catalogue.names()]
-    raise UnknownModel(
-        f"no model {text!r}; nearest: {nearest(text, known)}. A local folder or a hub id (owner/name) works too"
-    )
-
-
-def parted(source: str) -> tuple[str, str]:
-    """(folder or hub id, revision) of what `resolve` gave; "main" where none was named."""
-    if Path(source).is_dir():
-        return source, "main"
-    hub_id, _, revision = source.partition("@")
-    return hub_id, revision or "main"
 
 
 def model_type(source: str, revision: str = "main") -> str:

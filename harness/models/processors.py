@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, InternVLProcessor, PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen3VLProcessor
 
-from harness.models.catalogue import Entry
+if TYPE_CHECKING:
+    from harness.models.catalogue import Entry
 
 
 # transformers' Qwen and InternVL processors insist on a video processor, which needs torchvision. Without the video

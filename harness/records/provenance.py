@@ -5,35 +5,23 @@ Imports neither torch nor a method, so that the board can say which runs are sta
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness.records.syntax import ROOT, Stamp, code_hash, stamp_of
 
-
-# Files that can change an answer, as globs from ROOT, besides the method's own. Timing, storage, board and command
-# line cannot. A change outside these files that still changes answers raises records.PROTOCOL.
-ANSWER_MODULES = (
-    "methods/base.py",
-    "methods/selection.py",
-    "methods/captured.py",
-    "methods/ops.py",
-    "harness/models/*.py",
-    "harness/benchmarks/*.py",
-    "harness/benchmarks/scoring/*.py",
-    "harness/run/accuracy.py",
-    "harness/budget/planning.py",
-    "harness/budget/spec.py",
-    "harness/records/records.py",
-)
+ACCURACY_PASS = "harness/request/answering.py"
 
 
 @dataclass(frozen=True)
@@ -42,19 +30,6 @@ class GitState:
 
     commit: str | None
     dirty: bool | None
-
-
-def code_hash(method_file: Path, root: Path = ROOT) -> str:
-    """16 hex digits of the sha256 over the method's file and every file that can change an answer.
-
-    The names of the latter count, the method file's place does not; line endings do not. Raises OSError if the
-    method's file cannot be read.
-    """
-    files = sorted({path for glob in ANSWER_MODULES for path in root.glob(glob)})
-    total = hashlib.sha256(_content(method_file))
-    for path in files:
-        total.update(f"\n{path.relative_to(root).as_posix()}\n".encode() + _content(path))
-    return total.hexdigest()[:16]
 
 
 def sample_ids_hash(ids: Iterable[str]) -> str:
@@ -90,10 +65,86 @@ def _plugin_file(method: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def current_code(method: str, root: Path = ROOT) -> str | None:
-    """What `code_hash` says today of a method by name or path; None when its file is gone."""
-    path = method_file(method, root)
-    return code_hash(path, root) if path else None
+def current_code(method: str, model: str, benchmark: str, root: Path = ROOT) -> str | None:
+    """The code identity today of a run by its recorded words; None where its method or its family cannot be told."""
+    family = family_of(model, root)
+    return code_of(method, family, benchmark, root) if family else None
+
+
+def code_of(method: str, family: str, benchmark: str, root: Path = ROOT) -> str | None:
+    """The same for a family by its `model_type`; None when the method's file is gone or cannot be parsed."""
+    file = method_file(method, root)
+    module = root / f"harness/models/families/{family}.py"
+    if file is None or not (family.isidentifier() and module.is_file()):
+        return None
+    try:
+        return code_hash([file, module, root / ACCURACY_PASS, *benchmark_files(benchmark, root)], root)
+    except (SyntaxError, ValueError, RecursionError):  # a user's file between two edits
+        return None
+
+
+def family_of(model: str, root: Path = ROOT) -> str | None:
+    """The `model_type` of an embedded model, one of the catalogue, or a local folder; None for any other word."""
+    name = model.partition("@")[0]
+    published = _published(root)
+    if name in published:
+        return published[name]
+    embedded = re.fullmatch("reference-([a-z])", name)
+    folder = root / f"harness/reference/model-{embedded[1]}" if embedded else Path(name)
+    try:
+        config = folder.expanduser() / "config.json"
+        found = _json(config, stamp_of(config))
+    except (OSError, ValueError, RuntimeError):  # no such folder, no JSON, nobody's home
+        return None
+    kind = found.get("model_type") if isinstance(found, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def benchmark_files(benchmark: str, root: Path = ROOT) -> list[Path]:
+    """The modules that give a benchmark its questions and scores, by the name that runs record.
+
+    Empty for an lmms-eval task, whose revision holds the code that asks it, and for no benchmark.
+    """
+    name, folder = benchmark.removesuffix(":blind"), root / "harness/benchmarks"
+    if not name or name.startswith("lmms:"):
+        return []
+    if name in ("reference", "reference-quick"):
+        return [folder / "embedded.py"]
+    if name.startswith("scene-"):
+        return [folder / "synthetic.py"]
+    papers = [path for path in sorted((folder / "papers").glob("*.py")) if _names(path, name)]
+    return [folder / "declared.py", *papers] if papers else [folder / "own.py"]
+
+
+def _names(path: Path, name: str) -> bool:
+    """True if a text of a file is the name, or an f-string may be: f"hrbench_{size}"."""
+    return any(re.fullmatch(text, name) for text in _texts(path, stamp_of(path)))
+
+
+@lru_cache(maxsize=256)
+def _texts(path: Path, stamp: Stamp) -> frozenset[str]:
+    """Regular expressions for the texts of a file that may name a benchmark."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [one.value if isinstance(one, ast.Constant) else None for one in parts]
+        if any(isinstance(text, str) and re.fullmatch("[a-z0-9_]+", text) for text in texts):
+            found.add("".join("[a-z0-9_]+" if text is None else re.escape(str(text)) for text in texts))
+    return frozenset(found)
+
+
+def _published(root: Path) -> dict[str, str]:
+    """Short name and hub id of each model of the catalogue -> its `model_type`."""
+    found = {}
+    for path in sorted((root / "harness/models/configs").glob("*.json")):
+        entry = _json(path, stamp_of(path))
+        found |= dict.fromkeys((path.stem, entry["hub_id"]), entry["config"]["model_type"])
+    return found
+
+
+@lru_cache(maxsize=256)
+def _json(path: Path, stamp: Stamp) -> Any:
+    return json.loads(path.read_bytes())
 
 
 def git_state(root: Path = ROOT) -> GitState:
@@ -112,10 +163,6 @@ def git_state(root: Path = ROOT) -> GitState:
 def _git(root: Path, *words: str) -> str | None:
     done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else None
-
-
-def _content(path: Path) -> bytes:
-    return path.read_bytes().replace(b"\r\n", b"\n")
 
 
 def without_home(value: Any, home: Path | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The values that one stage of a run hands to the next: RunSpec -> Sample -> Record -> Summary.
+"""The values that one stage of a run hands to the next: Sample -> Record -> Summary (run_spec.py: RunSpec).
 
 Plain data from the standard library, so that logs, store and board read them without torch.
 """
@@ -8,48 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
-
-PROTOCOL = "1"  # raised whenever an answer could change for a reason outside `code`
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """The identity of a run. Two runs with equal specs must give equal records; `run_id` is its hash.
-
-    settings: name -> value of every setting of the method; adapter: sha256 of its trained tensors, "" without any.
-    sample_ids: sha256 of the sample ids in order. code: sha256 of the modules that touch answers.
-    """
-
-    method: str
-    settings: Mapping[str, Any]
-    model: str
-    model_revision: str
-    benchmark: str
-    benchmark_revision: str
-    budget_kind: str
-    budget_value: float | int | None
-    seed: int
-    limit: int | None
-    sample_ids: str
-    dtype: str
-    attention: str
-    image_backend: str
-    device: str
-    code: str
-    preset: str = ""
-    adapter: str = ""
-    protocol: str = PROTOCOL
-
-    @property
-    def run_id(self) -> str:
-        return digest(asdict(self))
-
-    @property
-    def cell_id(self) -> str:
-        """The identity without the code: runs of one cell with another `code` are stale versions of it."""
-        return digest({key: value for key, value in asdict(self).items() if key != "code"})
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget.spec import BudgetSpec
-from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
-from harness.records.records import FULL, RunSpec, Sample
+from harness.records.provenance import code_of, recorded_method, sample_ids_hash, without_home
+from harness.records.records import FULL, Sample
+from harness.records.run_spec import RunSpec
 from harness.request.options import CellWords, SampleOptions
 from harness.request.settings import parse_settings
 from methods import get
@@ -76,7 +77,7 @@ class Request(SampleOptions):
             attention=self.attention,
             image_backend=self.image_backend,
             device=self.device,
-            code=current_code(name) or "",
+            code=code_of(name, model.model.config.model_type, benchmark.name) or "",
             preset=preset,
             adapter=model.adapter_revision(pruner),
         )

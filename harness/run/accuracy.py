@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.records.progress import Stop, Watcher
 from harness.records.records import Sample
-from harness.request.opening import Answering
+from harness.request.answering import Answering
 
 if TYPE_CHECKING:
     from harness.store.log_writer import RunLog

@@ -14,7 +14,8 @@ import torch
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
-from harness.records.records import BLIND, FULL, Record, RunSpec, Sample
+from harness.records.records import BLIND, FULL, Record, Sample
+from harness.records.run_spec import RunSpec
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
 from harness.run.comparison import Comparison, compare

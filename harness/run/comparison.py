@@ -13,7 +13,7 @@ from typing import Any
 from harness.budget.spec import BudgetSpec
 from harness.latency.figures import latency_document
 from harness.records.figures import Figures
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.stats import Interval, paired_difference
 from harness.store.log_reader import RunContents
 

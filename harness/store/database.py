@@ -128,13 +128,19 @@ class Store:
         return self._turn(lambda connection: connection.execute(sql, params).df(), read_only=True)
 
     def runs(self) -> pd.DataFrame:
-        """One row per run, oldest first. stale: the code that gives answers has changed since; None: cannot tell."""
+        """One row per run, oldest first.
+
+        stale: the code that gives answers has changed since, and no note in submissions/ beside the store says that
+        today's gives the same (`harness verify --reidentify`); None: cannot tell.
+        """
         frame = self.query("FROM runs ORDER BY started_at, run_id")
         frame["settings"] = frame["settings"].map(json.loads)
-        code_of = {method: current_code(method) for method in frame["method"].unique()}
+        words = list(zip(frame["method"], frame["model"], frame["benchmark"], strict=True))
+        today = {one: current_code(*one) for one in dict.fromkeys(words)}
+        noted = _noted_codes(self.path.parent / "submissions")
         frame["stale"] = [
-            None if code_of[method] is None else code_of[method] != code
-            for method, code in zip(frame["method"], frame["code"], strict=True)
+            None if today[one] is None else today[one] not in (code, *noted.get(run_id, ()))
+            for one, code, run_id in zip(words, frame["code"], frame["run_id"], strict=True)
         ]
         return frame
 
@@ -288,3 +294,12 @@ def _read_carefully(log: Path) -> RunTexts | None:
 
 def _wal(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
+
+
+def _noted_codes(submissions: Path) -> dict[str, set[str]]:
+    """Run id -> code identities that gave its answers again, by the names of the notes: BATCH/RUN.CODE.code.json."""
+    found: dict[str, set[str]] = {}
+    for path in submissions.glob("*/*.code.json"):
+        run_id, code, *_ = path.name.split(".")
+        found.setdefault(run_id, set()).add(code)
+    return found

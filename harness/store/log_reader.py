@@ -24,7 +24,8 @@ from typing import Any
 
 from harness.records.errors import CorruptLog
 from harness.records.figures import Figures
-from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow
+from harness.records.run_spec import RunSpec
 
 LOG_VERSION = 1
 REMEDY = "run it again with --force: this file is kept beside, as .aside-N"

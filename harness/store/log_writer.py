@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.figures import Figures
 from harness.records.provenance import without_home
-from harness.records.records import Environment, LatencyRow, Record, ResourceRow, RunSpec
+from harness.records.records import Environment, LatencyRow, Record, ResourceRow
+from harness.records.run_spec import RunSpec
 from harness.store.log_reader import LOG_VERSION, REMEDY, RunContents, encode_line, read_log
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -87,7 +88,7 @@ class RunLog:
 
     def append(self, *rows: Record | LatencyRow | ResourceRow) -> None:
         """Write rows; when it returns they survive the death of this process. Raises DiskFull, the log intact."""
-        self._write("".join(encode_line(_KINDS[type(row)], vars(row)) for row in rows))
+        self._write("".join(encode_line(_KINDS[type(row)], _told(row)) for row in rows))
         self.done.update(row.sample_id for row in rows if isinstance(row, Record))
 
     def finish(self, figures: Figures) -> None:
@@ -135,6 +136,11 @@ class RunLog:
                     f"no space left to write {self.path}; everything before is kept: free some space, run again"
                 ) from problem
             raise
+
+
+def _told(row: Record | LatencyRow | ResourceRow) -> Mapping[str, Any]:
+    """A row as it is written: an error names no home folder."""
+    return {**vars(row), "error": without_home(row.error)} if isinstance(row, Record) else vars(row)
 
 
 def _without_nan(figures: Mapping[str, Any]) -> dict[str, Any]:

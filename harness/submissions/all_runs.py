@@ -39,7 +39,12 @@ class AllRuns:
         submitted = {row["run_id"]: row for row in self.submissions.rows}
         repeated = {run for run, row in submitted.items() if row["provenance"] == VERIFIED}
         own = [
-            {**row, "batch": None, "provenance": VERIFIED if row["run_id"] in repeated else LOCAL}
+            {
+                **row,
+                "batch": None,
+                "provenance": VERIFIED if row["run_id"] in repeated else LOCAL,
+                "stale": submitted.get(row["run_id"], row)["stale"],  # notes of code lie beside submissions
+            }
             for row in (rows_of(self.store) if self.store is not None else ())
         ]
         known = {row["run_id"] for row in own}

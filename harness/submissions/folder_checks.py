@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.records import digest
-from harness.submissions.folder import Batch, Problem, batches, open_batch, strangers
-from harness.submissions.git_checks import blobs_at, edited, own_verifications, published_problems
+from harness.submissions.folder import Batch, Problem, batches, is_retired, open_batch, strangers
+from harness.submissions.git_checks import blobs_at, edited, own_additions, published_problems
+from harness.submissions.later_checks import later_files, later_problems
 from harness.submissions.parquet import BadRows, stream_runs
 from harness.submissions.rescoring import Judge
 from harness.submissions.row_checks import row_problems
@@ -32,12 +33,13 @@ GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_i
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found. notes: what could not be checked here, and why."""
+    """What a check found. notes: what could not be checked here, and why; retired: of the runs."""
 
     problems: Sequence[Problem]
     notes: Sequence[str]
     batches: int
     runs: int
+    retired: int = 0
 
 
 def check_results(
@@ -62,14 +64,15 @@ def check_results(
         notes.append("git does not know this folder: whether an earlier submission was edited cannot be told")
     else:
         problems += edited(folder, before)
-        problems += own_verifications({batch.name: _files(batch) for batch in opened}, before)
+        problems += own_additions({batch.name: _files(batch) for batch in opened}, before)
     problems += _duplicates(opened)
     judge, shelf = Judge(data_dir), Shelf(opened)
     for batch in chosen:
         problems += batch_problems(batch, shelf, judge)
     names = sorted({one["spec"]["benchmark"] for batch in chosen for one in batch.documents.values()})
     notes += [note for note in map(judge.note, names) if note]
-    return Report(problems, notes, len(chosen), sum(len(batch.documents) for batch in chosen))
+    retired = sum(is_retired(batch, run_id) for batch in chosen for run_id in batch.documents)
+    return Report(problems, notes, len(chosen), sum(len(batch.documents) for batch in chosen), retired)
 
 
 def batch_name(documents: Sequence[Mapping[str, Any]]) -> str:
@@ -127,16 +130,16 @@ def batch_problems(batch: Batch, shelf: Shelf, judge: Judge) -> Iterator[Problem
                 continue
             where = f"{batch.name}/{run_id}.json"
             yield from (Problem(where, words) for words in _run_problems(document, rows, shelf, judge))
+            ids = [row["sample_id"] for row in rows]
+            yield from (Problem(f"{batch.name}/{file}", words) for file, words in later_problems(batch, run_id, ids))
     except (BadRows, OSError) as problem:
         yield Problem(batch.name, str(problem))
         return
     for run_id in batch.documents.keys() - seen:
         yield Problem(f"{batch.name}/{run_id}.json", f"{batch.samples.name} holds no rows of it")
-    for run_id in batch.verifications.keys() - batch.documents.keys():
-        yield Problem(f"{batch.name}/{run_id}.verification.json", "it verifies no run of this batch")
-    for run_id in batch.verifications.keys() & batch.documents.keys():
-        if batch.verifications[run_id]["samples_sha256"] != batch.documents[run_id]["samples"]["sha256"]:
-            yield Problem(f"{batch.name}/{run_id}.verification.json", "it verifies other rows than those here")
+    for file, run_id in later_files(batch):
+        if run_id not in batch.documents:
+            yield Problem(f"{batch.name}/{file}", "it speaks of no run of this batch")
 
 
 def _run_problems(document: Mapping[str, Any], rows: list, shelf: Shelf, judge: Judge) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records.errors import UsageError
-from harness.submissions.folder import VERIFICATION_NAME, Problem, shown
+from harness.submissions.folder import LATER_NAMES, Problem, shown
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -59,12 +59,12 @@ def edited(folder: Path, before: dict[str, str]) -> Iterator[Problem]:
             yield Problem(shown(path), f"it {how}; what was submitted stays: submit a new run instead")
 
 
-def own_verifications(names: dict[str, list[str]], before: dict[str, str]) -> Iterator[Problem]:
-    """Repetitions that arrive together with what they repeat. names: batch -> its files."""
+def own_additions(names: dict[str, list[str]], before: dict[str, str]) -> Iterator[Problem]:
+    """Verifications, notes of code and retirements that arrive together with their runs. names: batch -> its files."""
     old = {path.split("/")[0] for path in before}
     for batch, files in names.items():
         for file in files:
-            if batch not in old and VERIFICATION_NAME.fullmatch(file):
+            if batch not in old and any(pattern.fullmatch(file) for pattern in LATER_NAMES):
                 yield Problem(
                     f"{batch}/{file}",
                     "a submission does not bring its own verification; commit the run first, then verify it",

@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.budget.spec import BudgetSpec
 from harness.records.figures import OK, SELF_REPORTED, VERIFIED, Figures
 from harness.records.provenance import current_code
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.reference.paths import SUITE
-from harness.submissions.folder import SUBMISSIONS, Batch, Problem, batches, open_batch, verified
+from harness.submissions.folder import SUBMISSIONS, Batch, Problem, batches, codes_of, is_retired, open_batch, verified
 from harness.submissions.parquet import read_rows
 from harness.submissions.rows import read_counts
 
@@ -85,40 +86,44 @@ class Submissions:
 def read(results: Path, tell: Callable[[str], object] = warnings.warn) -> Submissions:
     """The submissions below results/ (or below results/submissions/). A folder that is not there holds none.
 
-    What cannot be read is left out, and that is told. A run submitted more than once, from several machines, appears
-    once: the verified one, else the first. Reads no samples, imports neither torch nor a method, opens no store.
+    What cannot be read or is retired is left out, and that is told. A run submitted more than once, from several
+    machines, appears once: the verified one, else the first. Reads no samples, imports neither torch nor a method,
+    opens no store.
     """
     folder = results if results.name == SUBMISSIONS else results / SUBMISSIONS
     problems: list[Problem] = []
     opened = [open_batch(path, problems) for path in batches(folder)]
     for problem in problems:
         tell(f"left out: {problem}; `harness validate {folder}` says more")
-    stale = _Staleness()
+    stale, retired = _Staleness(), 0
     found: dict[str, dict[str, Any]] = {}
     for batch in opened:
         for run_id, document in batch.documents.items():
+            if is_retired(batch, run_id):
+                retired += 1
+                continue
             row = _row(batch, run_id, document, stale)
             known = found.get(run_id)
             if known is None or (known["provenance"], row["provenance"]) == (SELF_REPORTED, VERIFIED):
                 found[run_id] = row
+    if retired:
+        tell(f"{retired} submitted runs are retired and not shown: today's code answers their questions otherwise")
     rows = sorted(found.values(), key=lambda row: (row["started_at"], row["run_id"]))
     machines = {doc["machine"]["machine_id"]: doc["machine"] for batch in opened for doc in batch.documents.values()}
     return Submissions(rows, machines, {row["run_id"]: folder / row["batch"] / "samples.parquet" for row in rows})
 
 
 class _Staleness:
-    """Whether a run's code is today's, each method asked once."""
+    """Whether today's code is known to give a run's answers; each method, model and benchmark asked once."""
 
     def __init__(self) -> None:
-        self._codes: dict[str, str | None] = {}
+        self._today = cache(current_code)
 
-    def of(self, spec: RunSpec) -> bool | None:
+    def of(self, spec: RunSpec, codes: set[str]) -> bool | None:
         if spec.method.startswith("./"):
             return None  # a stranger's file, wherever it lies
-        if spec.method not in self._codes:
-            self._codes[spec.method] = current_code(spec.method)
-        code = self._codes[spec.method]
-        return None if code is None else code != spec.code
+        today = self._today(spec.method, spec.model, spec.benchmark)
+        return None if today is None else today not in codes
 
 
 def _row(batch: Batch, run_id: str, document: Mapping[str, Any], stale: _Staleness) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _row(batch: Batch, run_id: str, document: Mapping[str, Any], stale: _Stalene
         "machine_id": document["machine"]["machine_id"],
         "started_at": datetime.fromisoformat(document["started_at"]),
         "finished_at": document["finished_at"] and datetime.fromisoformat(document["finished_at"]),
-        "stale": stale.of(spec),
+        "stale": stale.of(spec, codes_of(batch, run_id)),
         "provenance": VERIFIED if verified(batch, run_id) else SELF_REPORTED,
         "batch": batch.name,
     }

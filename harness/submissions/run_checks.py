@@ -15,7 +15,8 @@ from harness.budget.planning import misses_budget
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.provenance import sample_ids_hash
-from harness.records.records import FULL, RANDOM, Record, RunSpec, digest
+from harness.records.records import FULL, RANDOM, Record, digest
+from harness.records.run_spec import RunSpec
 from harness.run.figures import figures_of
 from harness.stats import paired_difference
 from harness.store.log_reader import RunContents

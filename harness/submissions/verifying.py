@@ -7,8 +7,7 @@ may tip. A native budget follows the method's own thresholds, so that there coun
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +19,16 @@ from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher
 from harness.records.provenance import current_code, git_state
 from harness.records.records import Record, Sample
+from harness.records.run_spec import RunSpec
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
 from harness.submissions.document import SCHEMA_VERSION, file_hash
 from harness.submissions.eligibility import source_of
 from harness.submissions.folder import Batch, Problem, Rejected, open_batch
+from harness.submissions.later_checks import drawn_ids
 from harness.submissions.parquet import stream_runs
 from harness.submissions.row_checks import row_problems
+from harness.submissions.rows import spell_counts
 from harness.submissions.run_checks import Claim, claim_of, same
 from harness.submissions.safe_json import canonical
 
@@ -83,18 +85,28 @@ def repeat(
     method: the file of a run whose method is from a file, without meaning for others; model: where its weights lie,
     if not under its name. Raises UsageError, EnvironmentProblem where what is at hand is not what was submitted.
     """
-    request = _request(claim, method, model, data_dir, device)
+    request = request_of(claim, method, model, data_dir, device)
+    pairs, code = answer_again(claim, request, drawn_ids(claim.by_id, samples, seed), watcher, sources)
+    return _found(claim, pairs, seed, code)
+
+
+def answer_again(
+    claim: Claim, request: Request, ids: Sequence[str], watcher: Watcher, sources: Sources | None
+) -> tuple[list[tuple[Record, Record]], str]:
+    """(the stated record, the one that today's code gives) of each sample id, and the code identity that did."""
     bench = open_bench(request, sources)
     cell = bench.cell(request)
-    _check_same(claim, bench, cell.spec.settings)
-    answering = bench.answering(cell)
-    drawn = _drawn(claim, bench, samples, seed)
-    watcher.begins(f"repeating {cell.title}", len(drawn), 0)
+    _check_same(claim.spec, cell.spec)
+    answering, stated = bench.answering(cell), claim.by_id
+    samples, pairs = _samples(claim, bench, ids), []
+    watcher.begins(f"repeating {cell.title}", len(samples), 0)
     try:
-        pairs = list(_answered(claim, drawn, answering.answer, watcher))
+        for sample in samples:
+            pairs.append((stated[sample.id], answering.answer(sample)))
+            watcher.advanced()
     finally:
         watcher.ends()
-    return _found(claim, pairs, seed, current_code(request.method))
+    return pairs, cell.spec.code
 
 
 def write_verification(folder: Path, found: Repetition) -> Path:
@@ -106,14 +118,17 @@ def write_verification(folder: Path, found: Repetition) -> Path:
     return path
 
 
-def _request(claim: Claim, method: str | None, model: str | None, data_dir: Path | None, device: str | None) -> Request:
+def request_of(
+    claim: Claim, method: str | None, model: str | None, data_dir: Path | None, device: str | None
+) -> Request:
+    """The request that gives a run again. Raises UsageError where its method's file is missing, or another."""
     spec = claim.spec
     from_file = spec.method.startswith("./")
     if from_file and method is None:
         raise UsageError(f"the run is of a method from a file, {spec.method}; give the file: --method PATH")
     named = method if from_file and method is not None else spec.method
-    if file_hash(source_of(named)) != claim.document["method"]["file_sha256"]:
-        raise UsageError(f"the file of {named} is not the one that was run (method.file_sha256); check out its commit")
+    if from_file and not _is_the_file(named, claim):
+        raise UsageError(f"{named} is not the file that was run, neither its code nor its bytes; give that one")
     return Request(
         method=f"{named}:{spec.preset}" if spec.preset else named,
         budget=BudgetSpec(spec.budget_kind, spec.budget_value),
@@ -129,6 +144,12 @@ def _request(claim: Claim, method: str | None, model: str | None, data_dir: Path
     )
 
 
+def _is_the_file(method: str, claim: Claim) -> bool:
+    """True for a user's file that gives the run's code identity, or, where our code changed since, its bytes."""
+    same_code = current_code(method, claim.spec.model, claim.spec.benchmark) == claim.spec.code
+    return same_code or file_hash(source_of(method)) == claim.document["method"]["file_sha256"]
+
+
 def _settings(method: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the method takes them: JSON has lists for tuples."""
     from harness.request.settings import parse_settings
@@ -137,40 +158,28 @@ def _settings(method: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     return parse_settings(method, get(method), [f"{name}={value}" for name, value in stated.items()])
 
 
-def _check_same(claim: Claim, bench: Bench, settings: Mapping[str, Any]) -> None:
-    spec = claim.spec
-    for what, here, stated in (
-        ("model_revision", bench.model.revision, spec.model_revision),
-        ("benchmark_revision", bench.benchmark.revision, spec.benchmark_revision),
-    ):
-        if here != stated:
-            raise EnvironmentProblem(f"{what} here is {here[:16]}, the run's is {stated[:16]}; get that revision")
-    if settings != spec.settings:
-        raise UsageError(f"the method takes the settings {dict(settings)}, the run states {dict(spec.settings)}")
+def _check_same(spec: RunSpec, here: RunSpec) -> None:
+    """Raise EnvironmentProblem for other weights or questions than the run's, UsageError for other settings."""
+    for name in ("model_revision", "benchmark_revision", "adapter"):
+        found, stated = getattr(here, name), getattr(spec, name)
+        if found != stated:
+            raise EnvironmentProblem(f"{name} here is {found[:16]!r}, the run's is {stated[:16]!r}; get that revision")
+    if here.settings != spec.settings:
+        raise UsageError(f"the method takes the settings {dict(here.settings)}, the run states {dict(spec.settings)}")
 
 
-def _drawn(claim: Claim, bench: Bench, count: int, seed: int) -> list[Sample]:
+def _samples(claim: Claim, bench: Bench, ids: Iterable[str]) -> list[Sample]:
     known = {sample.id: sample for sample in bench.samples}
-    ids = sorted(record.sample_id for record in claim.records)
-    unknown = [one for one in ids if one not in known]
+    unknown = [one for one in claim.by_id if one not in known]
     if unknown:
         raise UsageError(f"{unknown[0]} is no question of {bench.benchmark.name}; `harness validate` says more")
-    return [known[one] for one in random.Random(seed).sample(ids, min(count, len(ids)))]
+    return [known[one] for one in ids]
 
 
-def _answered(
-    claim: Claim, drawn: Sequence[Sample], answer: Callable[[Sample], Record], watcher: Watcher
-) -> Iterator[tuple[Record, Record]]:
-    stated = claim.by_id
-    for sample in drawn:
-        yield stated[sample.id], answer(sample)
-        watcher.advanced()
-
-
-def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str | None) -> Repetition:
+def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str) -> Repetition:
     other_code = code != claim.spec.code
-    answers = [stated.prediction == here.prediction and same(stated.score, here.score) for stated, here in pairs]
-    tokens = [_counts(stated, other_code) == _counts(here, other_code) for stated, here in pairs]
+    answers = [same_answer(stated, here) for stated, here in pairs]
+    tokens = [counts(stated, other_code) == counts(here, other_code) for stated, here in pairs]
     native = claim.spec.budget_kind == "native"
     enough = ANSWERS_AGREE_RATIO * len(pairs)
     agreed = sum(answers) >= enough and (sum(tokens) >= enough if native else all(tokens))
@@ -183,36 +192,41 @@ def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code
         "repeated": len(pairs),
         "same_answers": sum(answers),
         "same_tokens": sum(tokens),
-        "code": code or claim.spec.code,
+        "code": code,
         "commit": git_state().commit,
         "machine_id": machine().id,
         "verified_at": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
     }
-    differences = [
-        words
-        for (stated, here), answer, counts in zip(pairs, answers, tokens, strict=True)
-        for words in _differences(stated, here, answer, counts)
-    ]
-    name = f"{claim.spec.method} {BudgetSpec(claim.spec.budget_kind, claim.spec.budget_value)}"
-    return Repetition(claim.run_id, name, document, differences, other_code)
+    told = [words for stated, here in pairs for words in differences(stated, here, other_code)]
+    return Repetition(claim.run_id, name_of(claim.spec), document, told, other_code)
 
 
-def _counts(record: Record, other_code: bool) -> tuple[Any, ...]:
+def name_of(spec: RunSpec) -> str:
+    """A run in words: "fastv 50%"."""
+    return f"{spec.method} {BudgetSpec(spec.budget_kind, spec.budget_value)}"
+
+
+def same_answer(stated: Record, here: Record) -> bool:
+    """True if two records say the same and score the same."""
+    return stated.prediction == here.prediction and same(stated.score, here.score)
+
+
+def counts(record: Record, other_code: bool) -> tuple[Any, ...]:
     """What must be equal. FLOPs are counted by code that may have changed since; tokens are not."""
     flops = () if other_code else tuple(record.flops.get(stage) for stage in ("total", "llm", "paper_2ndm"))
     return record.full_tokens, record.asked_tokens, record.entering, record.error is None, flops
 
 
-def _differences(stated: Record, here: Record, answer: bool, counts: bool) -> Iterator[str]:
-    if not counts:
+def differences(stated: Record, here: Record, other_code: bool) -> Iterator[str]:
+    """A sentence for each way in which a record is not the stated one. other_code: FLOPs are left out."""
+    if counts(stated, other_code) != counts(here, other_code):
         yield f"{stated.sample_id}: stated {_spelled(stated)}, here {_spelled(here)}"
-    if not answer:
+    if not same_answer(stated, here):
         said = f"stated {stated.prediction[:40]!r} ({stated.score:g})"
         yield f"{stated.sample_id}: {said}, here {here.prediction[:40]!r} ({here.score:g})"
 
 
 def _spelled(record: Record) -> str:
-    from harness.submissions.rows import spell_counts
 
     flops = record.flops.get("total")
     cost = f", {flops / 1e9:.3f} GFLOPs" if flops else ""

@@ -10,7 +10,7 @@ from typing import Any
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.latency.protocol import Protocol
-from harness.models.loading import resolve
+from harness.models.registry import resolve
 from harness.records.errors import UsageError, nearest
 from harness.records.records import FULL, RANDOM
 from harness.request.options import SampleOptions

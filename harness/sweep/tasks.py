@@ -8,7 +8,7 @@ from datetime import datetime
 
 from harness.latency.protocol import Protocol
 from harness.records.figures import ERROR
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.request.request import Request
 from harness.store.shards import Shard
 from harness.sweep.grid import Entry

@@ -25,7 +25,8 @@ from harness.records.errors import (
 )
 from harness.records.figures import ERROR, INFEASIBLE, OK, UNSUPPORTED, Figures
 from harness.records.progress import Stop, Watcher
-from harness.records.records import FULL, Environment, RunSpec
+from harness.records.records import FULL, Environment
+from harness.records.run_spec import RunSpec
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
 from harness.run.runner import Story, check_feasible, environment

@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.telling import at_budget, by_layer, columns_of, print_comparison, rows_of, tell_next
 from harness.records.figures import OK, Figures
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.run.comparison import Comparison, Summary
 from harness.stats import Interval
 

@@ -16,7 +16,8 @@ from harness.integrations.lmms_eval.native import stopped, turn_of
 from harness.integrations.lmms_eval.tasks import rows_hash
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
-from harness.records.records import Environment, Record, RunSpec
+from harness.records.records import Environment, Record
+from harness.records.run_spec import RunSpec
 from harness.run.comparison import compare
 from harness.run.figures import figures_of
 from harness.store.database import Store

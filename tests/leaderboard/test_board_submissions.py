@@ -9,13 +9,14 @@ import pytest
 
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
-from board_batches import submit, verify
+from board_batches import retire, submit, verify
 from boards import HOSTILE, QUICK, page, texts
 from stored_runs import add_run, arm, new_store
 
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from leaderboard.data import open_board
 from leaderboard.export import export
+from leaderboard.sources import place_of, rows
 
 SAME = {**QUICK, "sample_ids": "5a" * 8, "code": "c0de" * 4}
 GROUP = "reference-a · reference-quick · 12 questions"
@@ -132,3 +133,10 @@ def test_what_arrives_while_the_board_is_open_is_shown(theirs: Theirs, ours: Pat
     verify(theirs.batch, theirs.best)
     after = {run["run_id"]: run["provenance"] for run in open_board(ours, theirs.results).rows}
     assert after.keys() - before == {late.run_id} and after[theirs.best.run_id] == "verified"
+
+
+def test_a_retired_run_is_not_shown_and_that_is_told(theirs: Theirs, tmp_path: Path):
+    retire(theirs.batch, theirs.best)
+    shown, told = rows(place_of(tmp_path / "none.duckdb", theirs.results))
+    assert {row["method"] for row in shown} == {"full", "random"}
+    assert any("1 submitted runs are retired" in words for words in told)

@@ -13,9 +13,10 @@ from PIL import Image
 from tiny_catalogue import tiny_entry
 
 from harness.models import catalogue
-from harness.models.loading import open_model, parted, resolve
+from harness.models.loading import open_model
 from harness.models.processors import TEXT, processor_of
 from harness.models.random_weights import build, on_meta, open_random
+from harness.models.registry import parted, resolve
 from harness.records.errors import ModelUnavailable, UnknownModel
 from methods.base import Plan
 

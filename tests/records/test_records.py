@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 from logged_runs import SPEC, spec
 
-from harness.records.records import RunSpec, digest
+from harness.records.records import digest
+from harness.records.run_spec import RunSpec, later
 
 CHANGES = {
     "method": "fastv",
@@ -35,7 +36,7 @@ CHANGES = {
 
 
 def test_the_id_is_a_hash_that_never_drifts():
-    """A changed number here orphans every stored run: raise records.PROTOCOL instead."""
+    """A changed number here orphans every stored run: raise run_spec.PROTOCOL instead."""
     written = rb'{"a":"\u00fc","b":[1,2.5,null]}'
     assert digest({"b": [1, 2.5, None], "a": "ü"}) == hashlib.sha256(written).hexdigest()[:16]
     assert SPEC.run_id == "bf42b56c5caa7a53"
@@ -70,3 +71,18 @@ def test_a_spec_that_went_through_json_has_the_same_id():
 def test_a_value_that_is_not_plain_is_refused():
     with pytest.raises(TypeError, match="plain JSON values only, got set"):
         digest({"layers": {1, 2}})
+
+
+@dataclass(frozen=True)
+class Wider(RunSpec):
+    """A spec of a later version."""
+
+    positions: str = later("original")
+
+
+def test_a_later_field_leaves_the_ids_of_earlier_runs_and_counts_where_it_differs():
+    same = Wider(**asdict(SPEC))
+    assert (same.run_id, same.cell_id) == (SPEC.run_id, SPEC.cell_id)
+    other = replace(same, positions="renumber")
+    assert other.run_id != SPEC.run_id and other.cell_id != SPEC.cell_id
+    assert Wider(**json.loads(json.dumps(asdict(same)))).run_id == SPEC.run_id

@@ -20,7 +20,7 @@ from logged_runs import FIGURES, HERE, SPEC, record, spec, write_run
 
 from harness.records.errors import CorruptLog, DiskFull, EnvironmentProblem, StoreLocked, UnknownRun, UsageError
 from harness.records.figures import INFEASIBLE, Figures
-from harness.records.provenance import code_hash
+from harness.records.provenance import current_code
 from harness.store import schema
 from harness.store.database import Store, default_store_path, load
 from harness.store.log_reader import encode_line
@@ -310,11 +310,15 @@ def test_a_run_is_found_by_the_beginning_of_its_id(store):
 
 
 def test_runs_of_older_code_are_stale_and_unknown_methods_undecided(store):
-    fresh = spec(code=code_hash(ROOT / "methods" / "divprune.py"))
+    fresh = spec(code=current_code("divprune", SPEC.model, SPEC.benchmark))
     for run in (fresh, SPEC, spec(method="./gone.py")):
         store.ingest(write_run(store.log_folder, run, samples=1))
     stale = load(store.path).runs.set_index("run_id")["stale"].to_dict()
     assert stale == {fresh.run_id: False, SPEC.run_id: True, spec(method="./gone.py").run_id: None}
+    note = store.path.parent / "submissions" / "batch" / f"{SPEC.run_id}.{fresh.code}.code.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    assert not load(store.path).runs["stale"].dropna().any(), "today's code gave its answers again"
 
 
 def test_an_older_schema_is_migrated_and_its_rows_stay(store, monkeypatch):

@@ -16,10 +16,12 @@ import pytest
 from hand_submissions import Template, forge, forge_rows, prepared
 
 from harness.records.errors import HarnessError
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.submissions import SAMPLE_COLUMNS, read
 from harness.submissions.folder import RUN_NAME
 from harness.submissions.folder_checks import batch_name, check_results
+from harness.submissions.later_checks import drawn_ids
+from harness.submissions.parquet import stream_runs
 from harness.submissions.safe_json import canonical
 
 HTML, SQL = "<img src=x onerror=alert(1)>", "x'; DROP TABLE runs; --"
@@ -176,6 +178,24 @@ def verified(**changes: Any) -> Callable[[Victim], None]:
     return spoil
 
 
+def reidentified(name: str = "", **changes: Any) -> Callable[[Victim], None]:
+    """Adds a note of code, or what `name` is (with {run}), over all eight questions as seed 0 draws them."""
+
+    def spoil(victim: Victim) -> None:
+        sha256 = json.loads(victim.document.read_text())["samples"]["sha256"]
+        ids = [row["sample_id"] for row in dict(stream_runs(victim.samples))[victim.own]]
+        told = {"schema_version": 1, "run_id": victim.own, "samples_sha256": sha256, "code": CODE, "seed": 0,
+                "sample_ids": drawn_ids(ids, 8, 0), "repeated": 8, "same_answers": 8, "same_tokens": 8, "same_flops": 8,
+                "commit": None, "machine_id": "0" * 16, "reidentified_at": None, **changes}  # fmt: skip
+        file = (name or "{run}.{code}.code.json").format(run=victim.own, code=CODE)
+        (victim.batch / file).write_bytes(canonical(told))
+
+    return spoil
+
+
+CODE, RETIRED = "c0de" * 4, "{run}.retirement.json"
+
+
 class Bomb:
     """A pickle that writes a file when it is loaded."""
 
@@ -286,7 +306,7 @@ HOSTILE: dict[str, tuple[Callable[[Victim], None], str]] = {
     "linked document": (linked("document"), "links and folders are refused"),
     "linked samples": (linked("samples"), "links and folders are refused"),
     "linked batch": (linked("batch"), "only folders named like"),
-    "script in a batch": (stranger("BATCH/run.sh"), "holds RUN.json, RUN.verification.json"),
+    "script in a batch": (stranger("BATCH/run.sh"), "holds RUN.json, what verify adds"),
     "script beside": (stranger("evil.sh"), "only folders named like"),
     "page beside": (stranger(f"{HTML}/0123456789abcdef.json"), "only folders named like"),
     "hidden traversal": (stranger("BATCH/..%2f..%2fevil.json", b"{}"), "holds RUN.json"),
@@ -295,6 +315,26 @@ HOSTILE: dict[str, tuple[Callable[[Victim], None], str]] = {
     # verifications
     "verification of other rows": (verified(samples_sha256="0" * 64), "it verifies other rows"),
     "verification in words": (verified(agreed="yes"), "agreed should be boolean"),
+    # notes of code and retirements
+    "note of other rows": (reidentified(samples_sha256="0" * 64), "the questions of other rows"),
+    "note of another code": (reidentified(code="0" * 16), "not of the one it is named for"),
+    "note of another run": (reidentified("0" * 16 + ".{code}.code.json"), "not of the one it is named for"),
+    "note of no run": (reidentified("0" * 16 + ".{code}.code.json", run_id="0" * 16), "speaks of no run"),
+    "note that disagrees": (reidentified(same_answers=7), "that is a retirement, not a note"),
+    "note of chosen questions": (reidentified(seed=1), "are not those that seed 1 draws"),
+    "note of few questions": (
+        reidentified(sample_ids=["read-0"], repeated=1, same_answers=1, same_tokens=1),
+        "at least 8 are needed",
+    ),
+    "note that counts otherwise": (
+        reidentified(repeated=50, same_answers=50, same_tokens=50),
+        "counts are not of the 8",
+    ),
+    "note with a secret": (reidentified(comment="<script>"), "has the unknown key 'comment'"),
+    "note named in capitals": (reidentified("{run}.C0DE.code.json"), "what verify adds"),
+    "retirement that agrees": (reidentified(RETIRED), "that retires nothing"),
+    "retirement of other rows": (reidentified(RETIRED, samples_sha256="0" * 64, same_answers=0), "of other rows"),
+    "retirement of chosen questions": (reidentified(RETIRED, seed=3, same_answers=7), "not those that seed 3 draws"),
     # papers' numbers
     "published number": (
         lambda victim: (victim.results / "published").mkdir() or (victim.results / "published/x.csv").write_text("1"),
@@ -353,6 +393,10 @@ EDITED: dict[str, tuple[Callable[[Victim], Any], str]] = {
         lambda victim: (copied(victim), verified()(replace(victim, batch=victim.batch.with_name("copy")))),
         "does not bring its own verification",
     ),
+    "made current by its own author": (
+        lambda victim: (copied(victim), reidentified()(replace(victim, batch=victim.batch.with_name("copy")))),
+        "does not bring its own verification",
+    ),
 }
 
 
@@ -366,8 +410,19 @@ def test_what_was_submitted_earlier_cannot_be_changed(name: str, committed: Vict
 
 
 def test_a_later_verification_is_welcome_and_the_base_may_be_another_commit(committed: Victim):
-    verified()(committed)
-    assert check_results(committed.results / "submissions").problems == []
+    for add in (verified(), reidentified(), reidentified(RETIRED, same_tokens=7)):
+        add(committed)
+        found = check_results(committed.results / "submissions")
+        assert found.problems == []
+    assert found.retired == 1
+    git(committed, "add", ".")
+    git(committed, "commit", "-q", "-m", "Repeat a run")
+    reidentified(machine_id="1" * 16)(committed)
+    assert [str(problem) for problem in check_results(committed.results / "submissions").problems] == [
+        f"{committed.batch.name}/{committed.own}.{CODE}.code.json: it was edited; what was submitted stays: submit a "
+        "new run instead"
+    ]
+    reidentified()(committed)
     committed.document.unlink()
     git(committed, "commit", "-q", "-a", "-m", "Hide a run")
     found = check_results(committed.results / "submissions", base="HEAD~1")

@@ -18,7 +18,7 @@ from harness.latency import profiler as profiling
 from harness.models.loading import OpenModel
 from harness.records.figures import Figures
 from harness.records.provenance import GitState
-from harness.records.records import RunSpec
+from harness.records.run_spec import RunSpec
 from harness.run import runner
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
@@ -277,14 +277,17 @@ def test_a_method_from_a_file_goes_from_an_empty_folder_onto_the_board(harness: 
     assert {row["run_id"]: row["provenance"] for row in read(Path("results")).rows}[own["run_id"]] == "self-reported"
 
     Path("demo.py").write_text(DEMO.replace("longest", "largest"))
+    assert "is stale" not in harness("submit", "./demo.py").err, "a docstring is no code"
+    Path("demo.py").write_text(DEMO.replace(".sort()", ".sort(stable=True)"))
     assert "is stale" in harness("submit", "./demo.py").err
-    assert "is not the one that was run" in harness("verify", path, "--method", "./demo.py").complaint
+    assert "is not the file that was run" in harness("verify", path, "--method", "./demo.py").complaint
 
 
 def test_what_is_wrong_with_a_submission_is_told_and_exits_1(results: Path, harness: Command, benchmark: Benchmark):
     (batch,) = (results / "submissions").iterdir()
     said = harness("validate", str(batch), "--json")
-    assert said.code == 0 and said.document == {"batches": 1, "runs": 4, "problems": [], "notes": [UNTRACKED]}
+    counted = {"batches": 1, "runs": 4, "retired": 0}
+    assert said.code == 0 and said.document == {**counted, "problems": [], "notes": [UNTRACKED]}
     own = next(path for path in batch.glob("*.json") if '"divprune"' in path.read_text())
     forge(batch, own.stem, score=1.0)
     said = harness("validate", str(own), "--json")

@@ -174,7 +174,7 @@ def test_one_ctrl_c_finishes_the_sample_and_the_same_sweep_goes_on(store: Store,
 def test_stale_cells_are_redone_on_request_only(store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch):
     cells = entries(methods=("grid",))
     sweep(cells, store, sources)
-    monkeypatch.setattr("harness.request.request.current_code", lambda method: "newer")
+    monkeypatch.setattr("harness.request.request.code_of", lambda method, family, benchmark: "newer")
     kept = sweep(cells, store, sources)
     assert set(statuses(kept).values()) == {STALE} and not any(cell.ran for cell in kept.cells)
     redone = sweep(cells, store, sources, redo_stale=True)
@@ -184,7 +184,7 @@ def test_stale_cells_are_redone_on_request_only(store: Store, sources: Sources, 
 def test_code_that_changes_under_a_sweep_is_refused(store: Store, sources: Sources, monkeypatch: pytest.MonkeyPatch):
     class Meddler(Notes):
         def begins(self, name: str, title: str, total: int, done: int) -> None:
-            monkeypatch.setattr("harness.request.request.current_code", lambda method: "newer")
+            monkeypatch.setattr("harness.request.request.code_of", lambda method, family, benchmark: "newer")
 
     report = sweep(entries(methods=("grid",)), store, sources, Meddler())
     assert report.cells[1].status == ERROR and "changed while the sweep ran" in report.cells[1].message

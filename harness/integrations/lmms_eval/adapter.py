@@ -14,7 +14,7 @@ from harness.integrations.lmms_eval.native import Answer
 from harness.records.errors import Interrupted
 from harness.records.progress import Stop, Watcher
 from harness.records.records import Record
-from harness.request.opening import sample_seed
+from harness.request.answering import sample_seed
 from harness.store.log_writer import RunLog
 
 

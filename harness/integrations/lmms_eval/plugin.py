@@ -23,7 +23,8 @@ from harness.integrations.lmms_eval.answer import sample_id
 from harness.integrations.lmms_eval.native import Answering
 from harness.models.loading import open_model
 from harness.records.errors import UsageError, nearest
-from harness.request.opening import Cell, sample_seed
+from harness.request.answering import sample_seed
+from harness.request.opening import Cell
 from harness.request.options import CellWords, ModelOptions, declared
 from harness.request.request import Request
 from methods import build

@@ -16,8 +16,9 @@ from typing import Any
 from harness.flops.prefill import Cost, dims_of
 from harness.integrations.lmms_eval.answer import Said, pictures_of
 from harness.integrations.lmms_eval.native import Answer
-from harness.models.loading import OpenModel, adopt, parted, resolve
+from harness.models.loading import OpenModel, adopt
 from harness.models.prune import Pruning, prune
+from harness.models.registry import parted, resolve
 from harness.models.replacing import replaced
 from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
 from harness.request.opening import Cell
