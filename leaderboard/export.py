@@ -14,12 +14,12 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from harness.records.errors import HarnessError
+from harness.records.published import printings
 from harness.report.gather import FULL, Group
 from harness.store.lookup import name_of
 from leaderboard.blocks import Block
 from leaderboard.data import Board, full_of, group_of, open_board
 from leaderboard.palette import mark_of
-from leaderboard.papers import printed
 from leaderboard.questions import question_of
 from leaderboard.ranking import budgets_of
 from leaderboard.render_html import page
@@ -90,7 +90,7 @@ def sheets(board: Board) -> Iterator[Sheet]:
             yield Sheet("Latency", (name, machine or "no machine"), list(latency.blocks(board, group, machine, "all")))
     for chosen, folder in (folders(board.path) or {"none": None}).items():
         yield Sheet("Profile", (chosen,), list(profile.blocks(folder, board.path)))
-    yield Sheet("Published", (), list(published.blocks(printed())))
+    yield Sheet("Published", (), list(published.blocks(printings(), printings())))
     yield Sheet("Submit", (), list(submit.blocks()))
 
 
