@@ -15,6 +15,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from harness.records.errors import HarnessError
+from harness.records.published import printings
 from harness.records.records import FULL
 from harness.report.blocks import Block, File, Markup, html_of, join, tag
 from harness.report.gather import Group
@@ -22,7 +23,6 @@ from harness.report.page import BOARD_STYLE, PAGE_STYLE
 from harness.report.palette import mark_of
 from harness.store.lookup import name_of
 from leaderboard.data import Board, group_of, open_board
-from leaderboard.papers import printed
 from leaderboard.sources import folders
 from leaderboard.suites import suite_group, suites_of
 from leaderboard.views import compare, latency, method, overview, pareto, profile, published, samples, submit
@@ -90,7 +90,7 @@ def sheets(board: Board) -> Iterator[Sheet]:
             yield Sheet("Latency", (name, machine or "no machine"), list(latency.blocks(board, group, machine, "all")))
     for chosen, folder in (folders(board.path) or {"none": None}).items():
         yield Sheet("Profile", (chosen,), list(profile.blocks(folder, board.path)))
-    yield Sheet("Published", (), list(published.blocks(printed())))
+    yield Sheet("Published", (), list(published.blocks(printings(), printings())))
     yield Sheet("Submit", (), list(submit.blocks()))
 
 

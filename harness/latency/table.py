@@ -26,37 +26,34 @@ from harness.models.random_weights import open_random
 from harness.records.errors import UsageError
 from harness.records.figures import ERROR, FAILED_BUDGET, OK, Figures
 from harness.records.provenance import current_code, git_state, without_home
+from harness.records.published import NOT_STATED, printings
 from harness.records.records import LatencyRow, ResourceRow, digest
 from harness.request.options import ModelOptions
 
-SOURCE = (
-    "QuietPrune (CVPR 2026), as two reading notes give its table: prefill on one A100, eager attention, half of the "
-    "LLM's visual tokens pruned on average, mean of six benchmarks"
-)
-
-
-_AT_HALF = {  # (model, method) -> (LR, prefill in ms); the unpruned InternVL3-1B takes 125 ms there
-    ("internvl3-1b", "fastv"): (0.168, 104.0),
-    ("internvl3-1b", "pact"): (0.200, 100.0),
-    ("internvl3-1b", "divprune"): (-0.248, 156.0),
-    ("internvl3-1b", "quietprune"): (0.421, None),
-    ("qwen3-vl-4b", "quietprune"): (0.331, None),
-}
+SCHEMA, PROTOCOL = "latency-table-1", "paired-v1"
+_EVERY_MOMENT = ("sm_clock_mhz/", "memory_clock_mhz/", "temperature_c/", "power_w/")  # thousands a session; not stored
+_KEYS = ("shape_key", "pair", "arm", "order", "control")
 
 
 def published(model: str, method: str, budget: str) -> dict[str, Any] | None:
-    """What a paper says of a method at a budget on a model; None where we know of nothing."""
-    found = _AT_HALF.get((model, method)) if budget == "50%" else None
-    return found and {"lr": found[0], "prefill_ms": found[1], "source": SOURCE}
+    """LR and prefill latency that a source prints of a method at a budget on a model; None where none prints an LR.
 
-
-SCHEMA, PROTOCOL = "latency-table-1", "paired-v1"
-
-
-_EVERY_MOMENT = ("sm_clock_mhz/", "memory_clock_mhz/", "temperature_c/", "power_w/")  # thousands a session; not stored
-
-
-_KEYS = ("shape_key", "pair", "arm", "order", "control")
+    model: by its short name; budget: as `BudgetSpec` writes it. prefill_ms: of the same table, None where it has none.
+    """
+    asked = BudgetSpec.parse(budget)
+    cell = [
+        one
+        for one in printings()
+        if (one.model.lower(), one.method) == (model, method)
+        and (one.budget_kind, one.budget_value) == (asked.kind, asked.value)
+    ]
+    ratio = next((one for one in cell if one.metric == "LR"), None)
+    if ratio is None:
+        return None
+    beside = (one.value for one in cell if one.metric == "prefill latency" and one.where == ratio.where)
+    hardware = "" if ratio.hardware == NOT_STATED else f"; {ratio.hardware}"
+    source = f"{ratio.source.name}, {ratio.where}: {ratio.benchmark}{hardware}"
+    return {"lr": round(ratio.value / 100, 6), "prefill_ms": next(beside, None), "source": source}
 
 
 def read_table(path: Path) -> dict[str, Any]:
