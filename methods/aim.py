@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,9 +43,11 @@ from methods.base import (
     INTERFACE,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -60,9 +62,9 @@ _CACHED = 2**18  # logits that a CPU takes at once: its caches hold them from th
 
 @dataclass(frozen=True)
 class Aim(Pruner):
-    """merge: share of tokens that merging leaves in native runs (1.0: no merging). metric: "tokens" | "keys".
+    """merge: share of tokens that merging leaves in native runs (1.0: no merging). metric: what is compared.
 
-    order: "official" | "raster". start, ramp: tokens go after `ramp` layers from layer `start` on, of `depth`.
+    order: of merged tokens. start, ramp: tokens go after `ramp` layers from layer `start` on, of `depth`.
     """
 
     name = "aim"
@@ -77,26 +79,18 @@ class Aim(Pruner):
         "raster": {"order": "raster"},
     }
 
-    merge: float = 0.25
-    metric: str = "tokens"
-    order: str = "official"
-    start: int = 14
-    ramp: int = 8
+    merge: Annotated[float, Range(0, 1, above=True)] = 0.25
+    metric: Literal["tokens", "keys"] = "tokens"
+    order: Literal["official", "raster"] = "official"
+    start: Annotated[int, Least(1)] = 14
+    ramp: Annotated[int, Least(2)] = 8
     depth: int = 28
-    tau: float = 0.1
-    iterations: int = 5
+    tau: Annotated[float, Range(0, above=True)] = 0.1
+    iterations: Annotated[int, Least(1)] = 5
 
-    def __post_init__(self) -> None:
-        if not 0 < self.merge <= 1:
-            raise PruningError(f"merge must be in (0, 1], got {self.merge}")
-        if self.metric not in ("tokens", "keys"):
-            raise PruningError(f'metric must be "tokens" or "keys", got {self.metric!r}')
-        if self.order not in ("official", "raster"):
-            raise PruningError(f'order must be "official" or "raster", got {self.order!r}')
-        if self.start < 1 or self.ramp < 2 or self.start + self.ramp > self.depth:
-            raise PruningError(f"start >= 1 and ramp >= 2 must fit {self.depth} layers, got {self.start} + {self.ramp}")
-        if self.tau <= 0 or self.iterations < 1:
-            raise PruningError(f"tau must be > 0 and iterations >= 1, got {self.tau} and {self.iterations}")
+    def check_settings(self) -> None:
+        if self.start + self.ramp > self.depth:
+            raise PruningError(f"start and ramp must fit {self.depth} layers, got {self.start} + {self.ramp}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         start, ramp = self._layers(shape)

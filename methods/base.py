@@ -21,6 +21,7 @@ rows and counts stay units. Such a pruner cannot aggregate.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from methods.selection import InvalidSelection, PruningError, Selection
+from methods.settings import Least, Range, check
 
 PRE_TOKENIZATION = "pre-tokenization"
 IN_VIT = "in-vit"
@@ -50,11 +52,13 @@ __all__ = [
     "Budget",
     "BudgetInfeasible",
     "InvalidSelection",
+    "Least",
     "MissingSignal",
     "ModelInfo",
     "Plan",
     "Pruner",
     "PruningError",
+    "Range",
     "Resize",
     "Selection",
     "Shape",
@@ -295,9 +299,13 @@ class View:
         return torch.Generator().manual_seed(self.seed)
 
 
+_OF_THE_CLASS = {"name", "title", "paper", "licence", "hooks", "presets", "synchronises", "cost"}
+
+
 class Pruner:
     """Base of every method. Subclass as a frozen dataclass; the fields are the settings.
 
+    A setting's type says what it may be: `Literal["last", "all"]`, `Annotated[float, Range(0, 1)]`. It is checked here.
     Class attributes: `name`, `title`, `paper`, `licence` (of the authors' code), `hooks`, `presets` (name ->
     settings), `granularity` ("unit" | "patch": what a row is at in-vit sites), `cls_row` (whether the interface's view
     has the ViT's CLS tokens as rows, see `Shape.shows_cls`), `positions` ("original" keeps the
@@ -318,6 +326,22 @@ class Pruner:
     stochastic: ClassVar[bool] = False
     synchronises: ClassVar[str] = ""
     cost: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name, kind in inspect.get_annotations(cls).items():
+            if name in _OF_THE_CLASS and "ClassVar" not in str(kind):
+                raise PruningError(
+                    f"{name} of {cls.__name__} belongs to the class and is no setting, though it has a type; write "
+                    f"{name}: ClassVar, or leave the type out"
+                )
+
+    def __post_init__(self) -> None:
+        check(getattr(self, "name", type(self).__name__), self)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise PruningError for settings that do not go together; each alone is as its type wants it."""
 
     def settings(self) -> dict[str, Any]:
         """The settings of this instance, by name: they go into the run's identity."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +42,6 @@ from methods.base import (
     ModelInfo,
     Plan,
     Pruner,
-    PruningError,
     Selection,
     Shape,
     Signal,
@@ -57,7 +57,7 @@ PATCHES, SEGMENTS = Signal("patches", tower="clip"), Signal("text", tower="clip"
 
 @dataclass(frozen=True)
 class CDPruner(Pruner):
-    """relevance: "question" | "clip"; clip_folder: local folder of a CLIP model and its tokenizer, for the latter."""
+    """relevance: what a token is weighed by; clip_folder: local folder of a CLIP model and its tokenizer, for "clip"."""
 
     name = "cdpruner"
     title = "CDPruner"
@@ -67,12 +67,8 @@ class CDPruner(Pruner):
     cost = "O(n^2 d + n k^2), the second part in k steps"
     positions = "renumber"
 
-    relevance: str = "question"
+    relevance: Literal["question", "clip"] = "question"
     clip_folder: str = ""
-
-    def __post_init__(self) -> None:
-        if self.relevance not in ("question", "clip"):
-            raise PruningError(f'relevance must be "question" or "clip", got {self.relevance!r}')
 
     @property
     def clip(self) -> str:

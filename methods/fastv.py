@@ -20,14 +20,16 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from methods.base import (
     IN_LLM,
     Budget,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -40,7 +42,7 @@ from methods.ops import top_k
 
 @dataclass(frozen=True)
 class FastV(Pruner):
-    """k: layers that see all tokens, of `depth`. r: pruned share in native runs. query: "last" | "all"."""
+    """k: layers that see all tokens, of `depth`. r: pruned share in native runs. query: whose attention counts."""
 
     name = "fastv"
     title = "FastV"
@@ -50,18 +52,14 @@ class FastV(Pruner):
     cost = "one attention row: O(T d), once"
     presets: ClassVar = {"k3": {"k": 3}, "r75": {"r": 0.75}, "k3-r75": {"k": 3, "r": 0.75}}
 
-    k: int = 2
+    k: Annotated[int, Least(1)] = 2
     depth: int = 32
-    r: float = 0.5
-    query: str = "last"
+    r: Annotated[float, Range(0, 1)] = 0.5
+    query: Literal["last", "all"] = "last"
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.k < self.depth:
+    def check_settings(self) -> None:
+        if self.k >= self.depth:
             raise PruningError(f"k must be in 1..{self.depth - 1} (of depth {self.depth}), got {self.k}")
-        if not 0 <= self.r <= 1:
-            raise PruningError(f"r must be in [0, 1], got {self.r}")
-        if self.query not in ("last", "all"):
-            raise PruningError(f'query must be "last" or "all", got {self.query!r}')
 
     def site(self, shape: Shape) -> Site:
         return Site(IN_LLM, map_depths((self.k,), self.depth, shape.llm_layers)[0])

@@ -30,7 +30,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,9 +38,11 @@ from torch import Tensor
 from methods.base import (
     IN_LLM,
     Budget,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -72,25 +74,19 @@ class PACT(Pruner):
         "euti": {"cluster": False, "keep": 0.5},
     }
 
-    layer: int = 4
+    layer: Annotated[int, Least(1)] = 4
     depth: int = 28
-    keep: float = 0.55
-    cutoff: float = 0.21
-    alpha: float = 1.5
+    keep: Annotated[float, Range(0, 1, above=True)] = 0.55
+    cutoff: Annotated[float, Range(0, 2)] = 0.21
+    alpha: Annotated[float, Least(0)] = 1.5
     prune: bool = True
     cluster: bool = True
     retrieve: bool = True
     proportional: bool = True
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.layer < self.depth:
+    def check_settings(self) -> None:
+        if self.layer >= self.depth:
             raise PruningError(f"layer must be in 1..{self.depth - 1} (of depth {self.depth}), got {self.layer}")
-        if not 0 < self.keep <= 1:
-            raise PruningError(f"keep must be in (0, 1], got {self.keep}")
-        if not 0 <= self.cutoff <= 2:
-            raise PruningError(f"cutoff must be in [0, 2], got {self.cutoff}")
-        if self.alpha < 0:
-            raise PruningError(f"alpha must be >= 0, got {self.alpha}")
         if not (self.prune or self.cluster):
             raise PruningError("prune and cluster are both off, so nothing would be reduced; leave one on")
 

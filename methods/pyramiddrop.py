@@ -22,13 +22,16 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from methods.base import (
     IN_LLM,
     Budget,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -52,17 +55,15 @@ class PyramidDrop(Pruner):
     cost = "one attention row a stage: O(T d)"
     positions = "renumber"
 
-    layers: tuple[int, ...] = (8, 16, 24)
+    layers: Annotated[tuple[int, ...], Least(1)] = (8, 16, 24)
     depth: int = 32
-    ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
+    ratios: Annotated[tuple[float, ...], Range(0, 1)] = (0.5, 0.25, 0.125)
 
-    def __post_init__(self) -> None:
-        inside = all(1 <= layer < self.depth for layer in self.layers)
-        if not self.layers or not inside or list(self.layers) != sorted(set(self.layers)):
+    def check_settings(self) -> None:
+        if not self.layers or max(self.layers) >= self.depth or list(self.layers) != sorted(set(self.layers)):
             raise PruningError(f"layers must ascend in 1..{self.depth - 1} (of depth {self.depth}), got {self.layers}")
-        bounds = (1.0, *self.ratios, 0.0)
-        if len(self.ratios) != len(self.layers) or list(bounds) != sorted(bounds, reverse=True):
-            raise PruningError(f"ratios must descend in [0, 1], one for each of {self.layers}, got {self.ratios}")
+        if len(self.ratios) != len(self.layers) or list(self.ratios) != sorted(self.ratios, reverse=True):
+            raise PruningError(f"ratios must descend, one for each of {self.layers}, got {self.ratios}")
 
     def sites(self, shape: Shape) -> tuple[Site, ...]:
         return tuple(Site(IN_LLM, layer) for layer in map_depths(self.layers, self.depth, shape.llm_layers))

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ from methods.base import (
     VISUAL,
     Budget,
     BudgetInfeasible,
+    Least,
     MissingSignal,
     ModelInfo,
     Plan,
@@ -55,19 +56,6 @@ from methods.base import (
     rows_of_unit,
 )
 from methods.ops import share, top_k
-
-_CHOICES = {
-    "adapter": ("trained", "untrained"),
-    "init": ("inverse", "random"),
-    "act": ("gelu", "identity", "gelu_inverse"),
-    "slot_pool": ("mean", "first"),
-    "qcls_scale": ("match", "none"),
-    "guidance": ("query", "saliency"),
-    "schedule": ("geometric", "linear", "front", "late"),
-    "aggregate_norm": ("sum", "none"),
-    "granularity": ("unit", "patch"),
-}
-
 
 # Names of (norm or "", first linear, last linear) of a projector: Qwen3-VL, Qwen2.5-VL, InternVL, LLaVA.
 _LAYERS = (
@@ -104,26 +92,21 @@ class QuietPrune(Pruner):
         "unstructured": {"granularity": "patch", "aggregate": False},
     }
 
-    adapter: str = "trained"
-    init: str = "inverse"
+    adapter: Literal["trained", "untrained"] = "trained"
+    init: Literal["inverse", "random"] = "inverse"
     init_seed: int = 0
-    alpha: float = 0.3
+    alpha: Annotated[float, Least(0)] = 0.3
     gain: bool = True
-    act: str = "gelu"
-    slot_pool: str = "mean"
-    qcls_scale: str = "match"
-    guidance: str = "query"
-    schedule: str = "geometric"
+    act: Literal["gelu", "identity", "gelu_inverse"] = "gelu"
+    slot_pool: Literal["mean", "first"] = "mean"
+    qcls_scale: Literal["match", "none"] = "match"
+    guidance: Literal["query", "saliency"] = "query"
+    schedule: Literal["geometric", "linear", "front", "late"] = "geometric"
     aggregate: bool = True
-    aggregate_norm: str = "sum"
-    granularity: str = "unit"  # type: ignore[misc]
+    aggregate_norm: Literal["sum", "none"] = "sum"
+    granularity: Literal["unit", "patch"] = "unit"  # type: ignore[misc]
 
-    def __post_init__(self) -> None:
-        for setting, choices in _CHOICES.items():
-            if getattr(self, setting) not in choices:
-                raise PruningError(f"{setting} must be {' | '.join(choices)}, got {getattr(self, setting)!r}")
-        if self.alpha < 0:
-            raise PruningError(f"alpha must be >= 0, got {self.alpha}")
+    def check_settings(self) -> None:
         if self.granularity == "patch" and self.aggregate:
             raise PruningError("an aggregate is a unit; with granularity patch set aggregate to false")
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from methods.base import Pruner, UnknownMethod
+from methods.settings import settings_of
 
 GROUP = "visual_token_pruners"
-_NOT_METHODS = {"__init__", "base", "captured", "ops", "registry", "selection"}
+_NOT_METHODS = {"__init__", "base", "captured", "ops", "registry", "selection", "settings"}
 
 
 def names() -> list[str]:
@@ -73,7 +74,7 @@ def build(name: str, **settings: object) -> Pruner:
     if preset and preset not in cls.presets:
         raise UnknownMethod(f"{base} has no preset {preset!r}; presets: {', '.join(cls.presets) or 'none'}")
     merged = {**(cls.presets[preset] if preset else {}), **settings}
-    known = list(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    known = list(settings_of(cls))
     unknown = [key for key in merged if key not in known]
     if unknown:
         raise UnknownMethod(f"{base} has no setting {unknown[0]!r}; settings: {', '.join(known) or 'none'}")

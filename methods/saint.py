@@ -44,7 +44,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,9 +54,11 @@ from methods.base import (
     IN_VIT,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -66,19 +68,12 @@ from methods.base import (
 )
 from methods.ops import share, unit
 
-_CHOICES = {
-    "stage": ("early", "late", "hybrid"),
-    "graph": ("bipartite", "full"),
-    "granularity": ("unit", "patch"),
-    "order": ("official", "raster"),
-}
-
 
 @dataclass(frozen=True)
 class Saint(Pruner):
-    """stage: "early" | "late" | "hybrid"; graph (of the ViT): "bipartite" | "full"; granularity: "unit" | "patch".
+    """stage: early is in the ViT, late in the LLM, hybrid in both; graph: of the ViT; granularity: of its rows.
 
-    tau, neighbours, gamma: of the bipartite graph. order: "official" | "raster", of its survivors in the ViT. layer (of
+    tau, neighbours, gamma: of the bipartite graph. order: of its survivors in the ViT. layer (of
     vit_depth), vit_keep, step: block of the full graph, share that it leaves in native runs, divisor of its first
     round. first, last (of depth): the LLM layers behind which tokens go.
     """
@@ -97,32 +92,25 @@ class Saint(Pruner):
         "hybrid": {"stage": "hybrid"},
     }
 
-    stage: str = "early"
-    graph: str = "full"
-    granularity: str = "unit"
-    tau: float = 0.83
-    neighbours: int = 5
+    stage: Literal["early", "late", "hybrid"] = "early"
+    graph: Literal["bipartite", "full"] = "full"
+    granularity: Literal["unit", "patch"] = "unit"
+    tau: Annotated[float, Range(-1, 1)] = 0.83
+    neighbours: Annotated[int, Least(1)] = 5
     gamma: float = 10.0
-    order: str = "official"
-    layer: int = 19
+    order: Literal["official", "raster"] = "official"
+    layer: Annotated[int, Least(0)] = 19
     vit_depth: int = 24
-    vit_keep: float = 0.651
-    step: int = 16
-    first: int = 7
+    vit_keep: Annotated[float, Range(0, 1, above=True)] = 0.651
+    step: Annotated[int, Least(1)] = 16
+    first: Annotated[int, Least(0)] = 7
     last: int = 16
     depth: int = 32
 
-    def __post_init__(self) -> None:
-        for field, known in _CHOICES.items():
-            if getattr(self, field) not in known:
-                raise PruningError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-        if not -1 <= self.tau <= 1 or not 0 < self.vit_keep <= 1:
-            raise PruningError(f"tau must be in [-1, 1], vit_keep in (0, 1], got {self.tau} and {self.vit_keep}")
-        if self.neighbours < 1 or self.step < 1:
-            raise PruningError(f"neighbours and step must be >= 1, got {self.neighbours} and {self.step}")
-        if not 0 <= self.layer < self.vit_depth:
+    def check_settings(self) -> None:
+        if self.layer >= self.vit_depth:
             raise PruningError(f"layer must be in 0..{self.vit_depth - 1} (of vit_depth), got {self.layer}")
-        if not 0 <= self.first <= self.last < self.depth - 1:
+        if not self.first <= self.last < self.depth - 1:
             raise PruningError(f"first <= last must be in 0..{self.depth - 2}, got {self.first} and {self.last}")
 
     def vit_sites(self, shape: Shape) -> tuple[Site, ...]:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from methods.base import (
     IN_LLM,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
     PruningError,
@@ -60,7 +61,7 @@ AFFINITY = Signal("affinity")
 
 @dataclass(frozen=True)
 class SparseVLM(Pruner):
-    """version: "1.5" | "2.0". retain: the authors' list for native runs. layers (of `depth`) behind which tokens go.
+    """version: of the authors' code. retain: the authors' list for native runs. layers (of `depth`) behind which tokens go.
 
     heads: heads that count in v2.0.
     """
@@ -83,22 +84,15 @@ class SparseVLM(Pruner):
         "v2-64": {"version": "2.0", "retain": 64},
     }
 
-    version: str = "1.5"
-    retain: int = 192
-    layers: tuple[int, ...] = (2, 6, 15)
+    version: Literal["1.5", "2.0"] = "1.5"
+    retain: Literal[192, 128, 96, 64] = 192
+    layers: Annotated[tuple[int, int, int], Least(0)] = (2, 6, 15)
     depth: int = 32
-    heads: int = 14
+    heads: Annotated[int, Least(1)] = 14
 
-    def __post_init__(self) -> None:
-        if self.version not in LISTS:
-            raise PruningError(f'version must be "1.5" or "2.0", got {self.version!r}')
-        if self.retain not in LISTS[self.version]:
-            raise PruningError(f"retain must be one of the authors' 192, 128, 96, 64, got {self.retain}")
-        inside = all(0 <= layer < self.depth - 1 for layer in self.layers)
-        if len(self.layers) != 3 or not inside or list(self.layers) != sorted(set(self.layers)):
+    def check_settings(self) -> None:
+        if max(self.layers) >= self.depth - 1 or list(self.layers) != sorted(set(self.layers)):
             raise PruningError(f"layers must be three that ascend in 0..{self.depth - 2}, got {self.layers}")
-        if self.heads < 1:
-            raise PruningError(f"heads must be >= 1, got {self.heads}")
 
     def sites(self, shape: Shape) -> tuple[Site, ...]:
         inputs = tuple(layer + 1 for layer in self.layers)

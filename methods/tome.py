@@ -31,7 +31,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,9 +40,10 @@ from methods.base import (
     IN_VIT,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
-    PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -71,16 +72,11 @@ class ToMe(Pruner):
         "raster": {"order": "raster"},
     }
 
-    r: int | tuple[int, ...] = 16
-    inflection: float = 0.0
+    r: Annotated[int | tuple[int, ...], Least(0)] = 16
+    inflection: Annotated[float, Range(-1, 1)] = 0.0
     proportional: bool = True
     granularity: Literal["unit", "patch"] = "unit"  # type: ignore[misc]
     order: Literal["official", "raster"] = "official"
-
-    def __post_init__(self) -> None:
-        numbers = self.r if isinstance(self.r, tuple) else (self.r,)
-        if min(numbers, default=0) < 0 or not -1 <= self.inflection <= 1:
-            raise PruningError(f"r must be >= 0 and inflection in [-1, 1], got {self.r} and {self.inflection}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         seen, native = shape.in_vit, budget.kind == "native"

@@ -30,7 +30,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,9 +40,11 @@ from methods.base import (
     INTERFACE,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
     PruningError,
+    Range,
     Selection,
     Shape,
     Signal,
@@ -73,18 +75,16 @@ class VisionZip(Pruner):
         "qwen-50": {"dominant_ratio": 0.45},
     }
 
-    dominant: int = 54
-    contextual: int = 10
-    dominant_ratio: float = 0.65
-    contextual_ratio: float = 0.05
+    dominant: Annotated[int, Least(1)] = 54
+    contextual: Annotated[int, Least(1)] = 10
+    dominant_ratio: Annotated[float, Range(0, above=True)] = 0.65
+    contextual_ratio: Annotated[float, Range(0, above=True)] = 0.05
     include_target_in_mean: bool = False
 
-    def __post_init__(self) -> None:
-        if self.dominant < 1 or self.contextual < 1:
-            raise PruningError(f"dominant and contextual must be >= 1, got {self.dominant} and {self.contextual}")
+    def check_settings(self) -> None:
         ratios = self.dominant_ratio, self.contextual_ratio
-        if min(ratios) <= 0 or sum(ratios) > 1:
-            raise PruningError(f"dominant_ratio and contextual_ratio must be > 0 and sum to <= 1, got {ratios}")
+        if sum(ratios) > 1:
+            raise PruningError(f"dominant_ratio and contextual_ratio must sum to <= 1, got {ratios}")
 
     def site(self, shape: Shape) -> Site:
         return Site(INTERFACE)

@@ -30,12 +30,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, Site, View
+from methods.base import INTERFACE, Budget, Least, Plan, Pruner, Range, Selection, Shape, Signal, Site, View
 from methods.captured import Captured, Loop
 from methods.ops import cosines, cosines_flops, share
 
@@ -61,14 +61,8 @@ class VisPruner(Pruner):
         "fastervlm": {"important_ratio": 1.0},
     }
 
-    important_ratio: float = 0.5
-    tokens: int = 128
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.important_ratio <= 1:
-            raise PruningError(f"important_ratio must be in [0, 1], got {self.important_ratio}")
-        if self.tokens < 1:
-            raise PruningError(f"tokens must be at least 1, got {self.tokens}")
+    important_ratio: Annotated[float, Range(0, 1)] = 0.5
+    tokens: Annotated[int, Least(1)] = 128
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

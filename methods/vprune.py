@@ -26,7 +26,7 @@ Departures: none known, given what is not said.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,9 +36,10 @@ from methods.base import (
     PRE_TOKENIZATION,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
-    PruningError,
+    Range,
     Selection,
     Shape,
     Site,
@@ -65,9 +66,8 @@ class Colours:
 
 @dataclass(frozen=True)
 class VPrune(Pruner):
-    """group: side of a group. hist: "luma" (of `hist_bins`) | "rgb_joint4" | "rgb_marginal8". t_chi: redundant up to
-    this chi-square distance. cos_vector: "pixels_centred" | "mean_rgb". tau_cos: redundant from this cosine on.
-    combine: "and" | "or" | "chi_only" | "cos_only".
+    """group: side of a group. hist: of which colours, luma's in `hist_bins`. t_chi: redundant up to this chi-square
+    distance. cos_vector: what is compared by cosine. tau_cos: redundant from this cosine on. combine: of both rules.
     """
 
     name = "vprune"
@@ -84,22 +84,13 @@ class VPrune(Pruner):
         "group4": {"group": 4},
     }
 
-    group: int = 2
-    hist: str = "luma"
-    hist_bins: int = 8
-    t_chi: float = 5.0
-    cos_vector: str = "pixels_centred"
-    tau_cos: float = 0.9
-    combine: str = "and"
-
-    def __post_init__(self) -> None:
-        _check("group", self.group, self.group in (2, 3, 4), "2, 3 or 4")
-        _check("hist", self.hist, self.hist in _HISTOGRAMS, " | ".join(_HISTOGRAMS))
-        _check("hist_bins", self.hist_bins, self.hist_bins >= 2, ">= 2")
-        _check("t_chi", self.t_chi, self.t_chi > 0, "> 0")
-        _check("cos_vector", self.cos_vector, self.cos_vector in _VECTORS, " | ".join(_VECTORS))
-        _check("tau_cos", self.tau_cos, -1 <= self.tau_cos < 1, "in [-1, 1)")
-        _check("combine", self.combine, self.combine in _COMBINATIONS, " | ".join(_COMBINATIONS))
+    group: Literal[2, 3, 4] = 2
+    hist: Literal["luma", "rgb_joint4", "rgb_marginal8"] = "luma"
+    hist_bins: Annotated[int, Least(2)] = 8
+    t_chi: Annotated[float, Range(0, above=True)] = 5.0
+    cos_vector: Literal["pixels_centred", "mean_rgb"] = "pixels_centred"
+    tau_cos: Annotated[float, Range(-1, 1, below=True)] = 0.9
+    combine: Literal["and", "or", "chi_only", "cos_only"] = "and"
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         images = len(shape.grids)
@@ -238,11 +229,6 @@ def _counts(bin_of: Tensor, bins: int) -> Tensor:
     flat = bin_of.flatten(1)
     counts = torch.zeros(len(flat), bins, device=flat.device)
     return counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype)) * (_PIXELS / flat.shape[1])
-
-
-def _check(label: str, value: object, allowed: bool, what: str) -> None:
-    if not allowed:
-        raise PruningError(f"{label} must be {what}, got {value!r}")
 
 
 _HISTOGRAMS = {"luma": _luma, "rgb_joint4": _rgb_joint4, "rgb_marginal8": _rgb_marginal8}

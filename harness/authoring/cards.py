@@ -17,6 +17,7 @@ from typing import Any
 
 import methods
 from methods.base import Budget, Pruner, PruningError, Shape, Signal
+from methods.settings import settings_of, spell
 
 HALF = 0.5
 MODELS = {
@@ -39,7 +40,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Card:
-    """A method in words. sections: paragraphs of its module's docstring by their headings, the first under ""."""
+    """A method in words. settings: defaults; takes: what each may be, in words.
+
+    sections: paragraphs of its module's docstring by their headings, the first under "".
+    """
 
     name: str
     title: str
@@ -54,6 +58,7 @@ class Card:
     waits: str
     presets: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
+    takes: Mapping[str, str]
     sections: Mapping[str, str]
     placements: Mapping[str, Placement]
 
@@ -76,6 +81,7 @@ def card_of(kind: type[Pruner]) -> Card:
         waits=kind.synchronises,
         presets={name: dict(settings) for name, settings in kind.presets.items()},
         settings=pruner.settings(),
+        takes={name: spell(hint) for name, hint in settings_of(kind).items()},
         sections=sections,
         placements={model: placed(pruner, shape) for model, shape in MODELS.items()},
     )
@@ -205,7 +211,7 @@ def entry(card: Card, counts: Counter[str] | None = None) -> str:
         "Waits for the device": card.waits,
         "Golden files": "" if counts is None else _golden_words(counts),
         "Presets": "; ".join(f"`{name}` {_settings(values)}" for name, values in card.presets.items()),
-        "Settings": _settings(card.settings),
+        "Settings": _defaults(card),
     }
     lines = [f"## {card.name}", "", card.summary, ""]
     lines += [f"* {label}: {value}" for label, value in facts.items() if value]
@@ -222,6 +228,13 @@ def _placement_words(where: Placement) -> str:
     sites = ", ".join(f"{label} → {keep}" for label, keep in where.sites.items()) or "nothing"
     signals = f"; it asks for {', '.join(where.signals)}" if where.signals else ""
     return f"{sites} of {where.n} tokens{signals}; floor {where.floor}"
+
+
+def _defaults(card: Card) -> str:
+    """Each setting and its default, with its choices or range where it has some."""
+    plain = ("int", "float", "str", "bool")
+    words = {name: "" if what in plain else f" ({what})" for name, what in card.takes.items()}
+    return ", ".join(f"{name}={value}{words[name]}" for name, value in card.settings.items()) or "none"
 
 
 def _settings(values: Mapping[str, Any]) -> str:

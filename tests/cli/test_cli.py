@@ -78,7 +78,7 @@ def test_a_setting_changes_the_run(harness: Command):
         (("--method", "grid", "--budget", "words:3"), "unknown budget kind 'words'"),
         (("--method", "full", "--budget", "25%"), "full keeps every visual token"),
         (("--method", "fastv", "--set", "k=16", "--budget", "25%"), "6 of 12"),
-        (("--method", "fastv", "--set", "k=two"), "fastv's k takes int, got 'two'"),
+        (("--method", "fastv", "--set", "k=two"), "fastv's k takes int >= 1, got 'two'"),
         (("--method", "fastv", "--set", "depht=2"), "fastv has no setting 'depht'"),
         (("--method", "./absent.py"), "no file absent.py"),
         (("--method", "grid", "--dtype", "int8"), "unknown dtype 'int8'"),

@@ -162,5 +162,5 @@ def test_merging_with_equal_keys_leaves_all_that_was_seen():
 
 @pytest.mark.parametrize("settings", [{"r": -1}, {"r": (4, -1)}, {"inflection": 1.5}])
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(PruningError, match="r must be"):
+    with pytest.raises(PruningError, match=f"tome's {next(iter(settings))} takes"):
         ToMe(**settings)

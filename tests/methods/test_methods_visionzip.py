@@ -171,7 +171,7 @@ def test_floors_and_impossible_settings():
         VisionZip().plan(Budget("layer_average", 3), llava((4, 4), (4, 4)))
     assert caught.value.floor == 4
     for settings in ({"dominant": 0}, {"contextual": 0}, {"dominant_ratio": 0.97}, {"contextual_ratio": 0.0}):
-        with pytest.raises(PruningError, match="_ratio" if "ratio" in next(iter(settings)) else "contextual"):
+        with pytest.raises(PruningError, match=next(iter(settings))):
             VisionZip(**settings)
 
 
