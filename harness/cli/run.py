@@ -73,7 +73,6 @@ def run(
     from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers
     from harness.request.request import Request
-    from harness.run.blind import run_blind
     from harness.run.runner import run as run_request
     from harness.run.suite import requests_of, run_suite
 
@@ -93,7 +92,7 @@ def run(
             requests = requests_of(preset, request, _chosen(context))
             cells = run_suite(preset, requests, run_one, sources, opened.log_path)
             raise typer.Exit(0 if print_suite(preset, cells, json) else 1)
-        comparison = run_blind(request, opened, Bar(), stop, sources) if blind else run_one(request)
+        comparison = run_one(request, unseen=blind)
         if profile is not None:
             profile_request(request, profile, sources)
     _tell(comparison, opened.path, profile, json)

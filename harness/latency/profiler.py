@@ -107,9 +107,9 @@ def profile_request(request: Request, folder: Path, sources: Sources | None = No
     """Trace both arms of a request into a folder. Raises what opening and planning raise."""
     bench = open_bench(request, sources)
     cell = bench.cell(request)
-    subject = bench.subject(cell)
-    cases = cases_of(subject)
+    run = bench.open(cell)
+    cases = cases_of(run)
     key = max(cases, key=lambda one: cases[one].inputs.shape.n + cases[one].inputs.text_tokens)
     facts = {"run_id": cell.spec.run_id, "title": cell.title, "shape_key": key, "machine_id": machine().id}
-    arms = dict(zip(ARMS, arms_of(subject, cases)[key], strict=True))
-    profile_arms(arms, folder, StageClock(default_backend(subject.answering.model.device)), facts)
+    arms = dict(zip(ARMS, arms_of(run, cases)[key], strict=True))
+    profile_arms(arms, folder, StageClock(default_backend(bench.model.device)), facts)

@@ -8,7 +8,7 @@ may tip. A native budget follows the method's own thresholds, so that there coun
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from harness.records.provenance import current_code, git_state
 from harness.records.records import Record, Sample
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
+from harness.run.accuracy import Answer, answerer_of
 from harness.submissions.document import SCHEMA_VERSION, file_hash
 from harness.submissions.eligibility import source_of
 from harness.submissions.folder import Batch, Problem, Rejected, open_batch
@@ -87,11 +88,11 @@ def repeat(
     bench = open_bench(request, sources)
     cell = bench.cell(request)
     _check_same(claim, bench, cell.spec.settings)
-    answering = bench.answering(cell)
     drawn = _drawn(claim, bench, samples, seed)
     watcher.begins(f"repeating {cell.title}", len(drawn), 0)
     try:
-        pairs = list(_answered(claim, drawn, answering.answer, watcher))
+        with answerer_of(bench)(bench, cell) as answer:
+            pairs = list(_answered(claim, drawn, answer, watcher))
     finally:
         watcher.ends()
     return _found(claim, pairs, seed, current_code(request.method))
@@ -159,7 +160,7 @@ def _drawn(claim: Claim, bench: Bench, count: int, seed: int) -> list[Sample]:
 
 
 def _answered(
-    claim: Claim, drawn: Sequence[Sample], answer: Callable[[Sample], Record], watcher: Watcher
+    claim: Claim, drawn: Sequence[Sample], answer: Answer, watcher: Watcher
 ) -> Iterator[tuple[Record, Record]]:
     stated = claim.by_id
     for sample in drawn:

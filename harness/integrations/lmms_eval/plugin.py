@@ -19,11 +19,11 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
 from harness.budget.spec import BudgetSpec
-from harness.integrations.lmms_eval.answer import sample_id
-from harness.integrations.lmms_eval.native import Answering
+from harness.integrations.lmms_eval.native import sample_id, say
 from harness.models.loading import open_model
 from harness.records.errors import UsageError
-from harness.request.opening import Cell, sample_seed
+from harness.records.records import Sample
+from harness.request.opening import Bench, OpenRun
 from harness.request.request import Request
 from harness.request.settings import device_of
 from methods import build
@@ -67,8 +67,7 @@ class Pruned(lmms):
         pruner = build(method, **typed)
         identity = request.specify(pruner, opened, SimpleNamespace(name="", revision=""), ())
         check_spec(spec, f"r{identity.run_id}")
-        self._seed = seed
-        self._answer = Answering.of(opened, Cell(request, None if request.is_full else pruner, identity))
+        self._run = OpenRun(Bench(opened, None, ()), None if request.is_full else pruner, asked, seed)
 
     def clean(self) -> None:
         """Nothing is held but the model, which goes with this object."""
@@ -77,9 +76,9 @@ class Pruned(lmms):
         return [self._said(*request.args[3:6], request) for request in requests]
 
     def _said(self, doc_id: int, task: str, split: str, request: Any) -> GenerationResult:
-        seed = sample_seed(self._seed, sample_id(split, doc_id))
-        said = self._answer(request, self.task_dict[task][split][doc_id], seed)
-        return GenerationResult(said.text, TokenCounts(said.prompt_tokens, said.new_tokens))
+        sample, doc = Sample(sample_id(split, doc_id), "", "", "", "", ()), self.task_dict[task][split][doc_id]
+        said = say(self._run, request, doc, sample)
+        return GenerationResult(said.prediction, TokenCounts(said.prompt_tokens, said.new_tokens))
 
     def loglikelihood(self, requests: list) -> NoReturn:
         raise NotImplementedError("this model generates answers; choices by likelihood cannot be pruned here")
