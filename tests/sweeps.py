@@ -17,10 +17,11 @@ from harness.benchmarks.embedded import open_suite
 from harness.request.opening import Sources
 from harness.store.database import Store
 from harness.store.log_reader import read_log
-from harness.sweep.grid import Entry, GridWords, entries_of
+from harness.sweep.grid import Entry, entries_of
 from harness.sweep.loop import Report, conduct
 from harness.sweep.schedule import CellState, Schedule
 from harness.sweep.tasks import Outcome
+from harness.sweep.words import GridWords
 from harness.sweep.workers import Alone, Crew, Processes, Start
 
 
@@ -66,7 +67,7 @@ def tiny_sources(folder: Path) -> Sources:
 def entries(**words: Any) -> list[Entry]:
     """The cells of a grid over four questions, without timing and, unless asked for, without controls."""
     usual = {"methods": ("random",), "budgets": ("50%",), "benchmarks": ("reference",), "seeds": 1, "controls": False}
-    return entries_of(GridWords(**{**usual, "limit": 4, **words}), "cpu", None)
+    return entries_of(GridWords(**{**usual, "limit": 4, "device": "cpu", **words}), None)
 
 
 def sweep(

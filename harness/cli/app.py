@@ -9,7 +9,6 @@ import typer
 from harness.cli import (
     bench,
     board,
-    bridge,
     compare,
     database,
     doctor,
@@ -53,7 +52,6 @@ app.command("validate")(validate.validate)
 app.command("submit")(submit.submit)
 app.command("verify")(verify.verify)
 app.command("train-adapter")(train_adapter.train_adapter)
-app.add_typer(bridge.app, name="bridge")
 app.add_typer(database.app, name="db")
 app.add_typer(profile.app, name="profile")
 show_examples(app)

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from harness.cli import options
 from harness.cli.interrupts import graceful_stop
-from harness.cli.options import budgets_of, methods_of, revised, scenes_of, split
+from harness.cli.options import budgets_of, filled, methods_of, revised, scenes_of, takes
 from harness.cli.printing import print_json, print_rows, tell
 from harness.records.errors import Interrupted, UsageError
-from harness.request.settings import check_attention, check_image_backend, device_of
+from harness.request.options import Attention, Dtype, Flag, RunOptions
 
 if TYPE_CHECKING:
-    from harness.latency.table import Book
+    from harness.latency.table import Book, Stage
 
 GPU = "gpu"
 _PRESETS = {
     GPU: {
-        "model": "internvl3-1b,qwen3-vl-2b,llava-1.5-7b",
+        "model": ("internvl3-1b", "qwen3-vl-2b", "llava-1.5-7b"),
         "methods": "fastv,pact,divprune,visionzip,quietprune,vprune",
         "budget": "50%,25%",
         "image_size": "448,1344",
-        "attention": "sdpa,eager",
+        "attention": ("sdpa", "eager"),
         "random_weights": True,
         "sessions": 5,
         "minutes": 9.5,
@@ -37,104 +36,82 @@ _PRESETS = {
 _QUICK_MINUTES = 5.0
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The grid in words, a preset's where the command says nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Asked(RunOptions):
+    """The grid of a latency table. One attention or several: A,B."""
 
-    model: str = ""
-    methods: str = "all"
-    budget: str = "50%"
-    image_size: str = "448"
-    attention: str = "sdpa"
-    random_weights: bool = False
-    sessions: int = 1
-    minutes: float | None = None
-    out: Path | None = None
+    model: Annotated[tuple[str, ...], Flag("Short names (`harness list models`), folders or hub ids.")] = ()
+    random_weights: Annotated[bool, Flag("Real sizes, seeded random weights, nothing downloaded.")] = False
+    methods: Annotated[str, Flag("Methods, NAME or NAME:PRESET, or all.", metavar="A,B")] = "all"
+    budget: Annotated[str, Flag("Budgets, as for run.", metavar="A,B")] = "50%"
+    image_size: Annotated[str, Flag("Sizes of the picture in pixels.", metavar="W[xH],...")] = "448"
+    attention: Annotated[tuple[str, ...], Flag(f"{', '.join(get_args(Attention))}.")] = ("sdpa",)  # type: ignore[assignment]
+    dtype: Annotated[Dtype | None, Flag("Default: bfloat16, on a CPU float32.")] = None  # type: ignore[assignment]
+    text_tokens: Annotated[int, Flag("Words of the question, one text token each.", least=1)] = 40
+    minutes: Annotated[float | None, Flag("Time for everything. Default: 5.", least=0.001)] = None
+    preset: Annotated[str | None, Flag("gpu: the table for one GPU in under 10 minutes.")] = None
+    out: Annotated[Path | None, Flag("A JSON file that holds the rows; what it has is not redone.")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset is not None and self.preset not in _PRESETS:
+            raise UsageError(f"unknown preset {self.preset!r}; presets: {', '.join(_PRESETS)}")
+        if self.revision is not None and self.random_weights:
+            raise UsageError("--revision is of published weights; leave it out with --random-weights")
+
+    def stages(self) -> list[Stage]:
+        """Every model with every attention, on this machine. Raises UsageError, EnvironmentProblem."""
+        from harness.latency.table import Stage
+
+        stages = [
+            Stage(name, self.random_weights, attention=word, device=self.device, image_backend=self.image_backend)
+            for name in revised(self.model, self.revision)
+            for word in self.attention
+        ]
+        here = [stage.resolved() for stage in stages]
+        return [replace(one, dtype=self.dtype or ("float32" if one.device == "cpu" else "bfloat16")) for one in here]
 
 
-def bench(
-    model: options.Models = None,
-    revision: options.Revision = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Real sizes, seeded random weights, nothing downloaded.")
-    ] = False,
-    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Methods or all. Default: all.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="A,B", help="Budgets, as for run. Default: 50%.")] = None,
-    image_size: Annotated[
-        str | None, typer.Option(metavar="W[xH],...", help="Sizes of the picture in pixels. Default: 448.")
-    ] = None,
-    text_tokens: options.TextTokens = 40,
-    dtype: Annotated[str | None, typer.Option(help="Default: bfloat16, on a CPU float32.")] = None,
-    device: options.Device = "auto",
-    attention: Annotated[str | None, typer.Option(metavar="A,B", help="sdpa, eager, flash_attention_2.")] = None,
-    image_backend: options.ImageBackend = "pil",
-    pairs: options.Pairs = None,
-    sessions: options.Sessions = None,
-    minutes: Annotated[float | None, typer.Option(min=0.001, help="Time for everything. Default: 5.")] = None,
-    preset: Annotated[str | None, typer.Option(help="gpu: the table for one GPU in under 10 minutes.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A JSON file that holds the rows; what it has is not redone.")
-    ] = None,
-    json: options.Json = False,
-) -> None:
+@takes(Asked, "seed", "limit", "data_dir", "stream", "timing", "store", "force")
+def bench(context: typer.Context, asked: Asked) -> None:
     """Time methods against no pruning, in pairs, on synthetic prompts of real shapes. Accuracy is not told.
 
     Several sessions run in fresh processes, a round of all cells after the other, until the time is up.
     """
-    said = {
-        "model": model, "methods": methods, "budget": budget, "image_size": image_size, "attention": attention,
-        "random_weights": random_weights or None, "sessions": sessions, "minutes": minutes, "out": out,
-    }  # fmt: skip
-    if preset is not None and preset not in _PRESETS:
-        raise UsageError(f"unknown preset {preset!r}; presets: {', '.join(_PRESETS)}")
-    chosen = {key: value for key, value in said.items() if value is not None}
-    asked = Asked(**{**(_PRESETS[preset] if preset else {}), **chosen})
+    asked = filled(context, asked, _PRESETS[asked.preset] if asked.preset else {})
     if not asked.model:
         raise UsageError("say which model: --model internvl3-1b --random-weights, or --preset gpu")
-    budgets, scenes = budgets_of(asked.budget), scenes_of(asked.image_size, text_tokens)
-    for word in split(asked.attention):
-        check_attention(word)
-    check_image_backend(image_backend)
-    if revision is not None and asked.random_weights:
-        raise UsageError("--revision is of published weights; leave it out with --random-weights")
-    models = revised(split(asked.model), revision)
+    budgets, scenes = budgets_of(asked.budget), scenes_of(asked.image_size, asked.text_tokens)
     from harness.cli.method_errors import method_errors
     from harness.latency.protocol import Protocol
-    from harness.latency.table import Book, Stage, grid
+    from harness.latency.table import Book, grid
     from harness.latency.table_run import measure
     from harness.models.quiet import quiet_transformers
 
     quiet_transformers()
-    where = device_of(device)
-    kind = dtype or ("float32" if where == "cpu" else "bfloat16")
-    stages = [
-        Stage(name, asked.random_weights, kind, where, kernel, image_backend)
-        for name in models
-        for kernel in split(asked.attention)
-    ]
-    seconds = None if pairs and asked.minutes is None else (asked.minutes or _QUICK_MINUTES) * 60
+    stages, sessions = asked.stages(), asked.sessions or 1
+    seconds = None if asked.pairs and asked.minutes is None else (asked.minutes or _QUICK_MINUTES) * 60
     with (
         method_errors(),
         graceful_stop(lambda: tell("stopping after this prefill; Ctrl-C again stops at once")) as stop,
     ):
         book = Book(asked.out, grid(stages, scenes, methods_of(asked.methods), budgets))
-        rounds = book.missing(asked.sessions)
-        tell(
-            f"{sum(map(len, rounds))} sessions of {len(rounds[0]) or len(book.rows)} cells are left on {where}, {kind}"
-        )
+        rounds = book.missing(sessions)
+        left, cells, where = sum(map(len, rounds)), len(rounds[0]) or len(book.rows), stages[0]
+        tell(f"{left} sessions of {cells} cells are left on {where.device}, {where.dtype}")
         try:
-            for outcome in measure(rounds, Protocol(pairs, seconds=seconds or 1e9), asked.sessions > 1, stop):
+            for outcome in measure(rounds, Protocol(asked.pairs, seconds=seconds or 1e9), sessions > 1, stop):
                 _tell_row(book.add(outcome))
         except Interrupted as error:
             raise Interrupted(f"{error}\nharness: go on with: {shlex.join(['harness', *sys.argv[1:]])}") from error
-    left = sum(map(len, book.missing(asked.sessions)))
+    left = sum(map(len, book.missing(sessions)))
     if left:
         tell(f"{left} sessions are left{'; the same command goes on with them' if asked.out else ''}")
-    _print(book, asked, json)
+    _print(book, asked)
 
 
-def _print(book: Book, asked: Asked, json: bool) -> None:
-    if json:
+def _print(book: Book, asked: Asked) -> None:
+    if asked.json:
         print_json([{key: value for key, value in row.items() if key != "sessions"} for row in book.rows])
     else:
         for title, rows in _tables(book.rows).items():

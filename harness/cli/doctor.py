@@ -9,7 +9,7 @@ from harness.cli.printing import print_json, print_rows, tell
 from harness.records.errors import EnvironmentProblem
 
 
-def doctor(no_timing: options.NoTiming = False, store: options.Store = None, json: options.Json = False) -> None:
+def doctor(timing: options.Timing = True, store: options.Store = None, json: options.Json = False) -> None:
     """Say what works here, what is missing and how to get it, and how far latency can be trusted (ten seconds).
 
     Exit 3 if something that is needed is amiss.
@@ -20,9 +20,9 @@ def doctor(no_timing: options.NoTiming = False, store: options.Store = None, jso
     from harness.models.quiet import quiet_transformers
 
     quiet_transformers()
-    if not no_timing:
+    if timing:
         tell(f"timing equal arms against each other comes last and takes {SECONDS:g} s; --no-timing leaves it out")
-    findings = list(examine(open_store(store), None if no_timing else SECONDS))
+    findings = list(examine(open_store(store), SECONDS if timing else None))
     if json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -1,122 +1,106 @@
-"""The flags that several verbs share, so that each means the same everywhere."""
+"""Flags from the options that they fill: each is declared once, with its help, and means the same everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import typer
 
 from harness.budget.spec import BudgetError, BudgetSpec
 from harness.records.errors import UsageError
+from harness.request.options import CellWords, RunOptions, choices, declared
 
 if TYPE_CHECKING:
     from harness.benchmarks.synthetic import Scene
 
-Method = Annotated[str, typer.Option(help="NAME, NAME:PRESET, or a path: ./mine.py[:Class].")]
+Options = TypeVar("Options", bound=RunOptions)
 
 
-Setting = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, key=value. Repeatable.")
-]
+def flag(kind: type[RunOptions], name: str) -> Any:
+    """The annotation from which typer makes the flag of a field. Choices are checked where options are built."""
+    hint, declaration = declared(kind)[name]
+    option = typer.Option(
+        declaration.words or f"--{name.replace('_', '-')}",
+        help=declaration.help,
+        metavar=declaration.metavar or "|".join(choices(hint)) or ("A,B" if _is_list(hint) else None),
+        min=declaration.least,
+        show_default=not declaration.words.startswith(" /"),  # "default: True" of --no-x would mislead
+    )
+    return Annotated[declaration.spelled or (str if choices(hint) or _is_list(hint) else hint), option]
 
 
-BudgetWords = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="50%, 128 tokens, native, or KIND:VALUE (layer_average, interface_kept, flops_ratio). Default: 50%.",
-    ),
-]
+def _is_list(hint: Any) -> bool:
+    """Whether the field is a tuple, which is written A,B."""
+    return get_origin(hint) is tuple
 
 
-Model = Annotated[str, typer.Option(help="A model's short name, folder or hub id.")]
+def _parameter(kind: type[RunOptions], name: str) -> inspect.Parameter:
+    [default] = (field.default for field in fields(kind) if field.name == name)
+    if _is_list(declared(kind)[name][0]):
+        default = ",".join(map(str, default)) or None
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=flag(kind, name))
 
 
-Revision = Annotated[
-    str | None,
-    typer.Option(help="Commit or tag of a hub model; NAME@REVISION says the same wherever models are named."),
-]
+def takes(kind: type[RunOptions], *without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of a class of options; its parameter `asked` gets one value of that class.
+
+    without: fields that the command does not take; they keep their default.
+    """
+    hints = declared(kind)
+    ranked = dict.fromkeys(name for owner in kind.__mro__ for name in inspect.get_annotations(owner))  # its own first
+    taken = [name for name in ranked if name in hints and name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        del own["asked"]
+
+        @wraps(command)
+        def called(**words: Any) -> None:
+            said = {name: words.pop(name) for name in taken}
+            lists = [name for name in taken if _is_list(hints[name][0])]
+            said |= {name: () if said[name] is None else tuple(split(said[name])) for name in lists}
+            command(asked=kind(**said), **words)
+
+        flags = [_parameter(kind, name) for name in taken]
+        every = [*flags, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.values())]
+        called.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in every}
+        return called
+
+    return decorate
 
 
-ImageBackend = Annotated[str, typer.Option(help="Who prepares images: pil or torchvision.")]
+def given(context: typer.Context) -> set[str]:
+    """The parameters that stand in the command."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-BenchmarkName = Annotated[str, typer.Option("--benchmark", help="A benchmark's name, or a file or folder of your own.")]
+def filled(context: typer.Context, asked: Options, values: Mapping[str, Any]) -> Options:
+    """The options with `values` where the command says nothing."""
+    return replace(asked, **{name: value for name, value in values.items() if name not in given(context)})
+
+
+# Of commands that share one or two flags only.
+Method, Setting, Model = (flag(CellWords, name) for name in ("method", "settings", "model"))
+Seed, Device, Attention = (flag(CellWords, name) for name in ("seed", "device", "attention"))
+DataDir, Timing, Store, Json = (flag(RunOptions, name) for name in ("data_dir", "timing", "store", "json"))
 
 
 Models = Annotated[
     str | None, typer.Option(metavar="A,B", help="Short names (`harness list models`), folders or hub ids.")
 ]
 
-
 Methods = Annotated[str, typer.Option(metavar="A,B", help="Methods, NAME or NAME:PRESET, or all.")]
-
 
 ImageSize = Annotated[str, typer.Option(metavar="W[xH],...", help="Sizes of the picture in pixels: 448,896x448.")]
 
-
 TextTokens = Annotated[int, typer.Option(min=1, help="Words of the question, one text token each.")]
-
-
-Suite = Annotated[str | None, typer.Option(metavar="NAME", help="A preset of models, budgets and benchmarks.")]
-
-
-Blind = Annotated[bool, typer.Option("--blind", help="Without images: what the questions alone give away.")]
-
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where published data sets lie, a folder each; nothing is downloaded."),
-]
-
-
-Stream = Annotated[
-    bool, typer.Option("--stream", help="Read published data sets in place, image by image; nothing is stored.")
-]
-
-
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-
-
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples, which stand for all.")]
-
-
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-Attention = Annotated[str, typer.Option(help="sdpa, eager or flash_attention_2.")]
-
-
-Pairs = Annotated[int | None, typer.Option(min=1, help="Timed pairs per shape.")]
-
-
-Sessions = Annotated[int | None, typer.Option(min=1, help="Timing sessions; several run in a fresh process each.")]
-
-
-Minutes = Annotated[float | None, typer.Option(min=0.001, help="Time for the timing pass. Default: 0.5 on a CPU.")]
-
-
-NoTiming = Annotated[bool, typer.Option("--no-timing", help="Leave the timing pass out.")]
-
-
-Profile = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Also write traces of both arms: TensorBoard, Perfetto.")
-]
-
-
-Store = Annotated[Path | None, typer.Option(help="The database. Default: results/local.duckdb in a checkout.")]
-
-
-Force = Annotated[bool, typer.Option("--force", help="Redo a run that is done.")]
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-
 
 ALL = "all"
 

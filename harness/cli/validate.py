@@ -93,7 +93,7 @@ def validate(
     if golden is not None:
         passed = _golden(golden, json)
     elif is_results(what):
-        passed = validate_results(Path(what), base, data_dir, json)
+        passed = validate_results(Path(what), base, data_dir and Path(data_dir), json)
     else:
         passed = _questions(Path(what), json) if _is_questions(what) else _method(what, family, unconfined, json)
     if not passed:

@@ -54,7 +54,7 @@ def verify(
                 samples=samples,
                 seed=seed,
                 sources=sources,
-                data_dir=data_dir,
+                data_dir=data_dir and Path(data_dir),
                 device=device,
             )
         write_verification(folder, one)

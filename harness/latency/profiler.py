@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from harness.latency.clock import StageClock, default_backend
 from harness.latency.machine import machine
 from harness.latency.session import arms_of, cases_of
 from harness.latency.traces import PREFILL, PROFILE
-from harness.models.loading import open_model
 from harness.request.opening import Sources, open_bench
 from harness.request.request import Request
 
@@ -96,11 +94,6 @@ def _ranged(run: Callable[[Any], Any]) -> None:
 
 
 ARMS = ("base", "pruned")
-
-
-def sources_opened_once() -> Sources:
-    """Sources that keep a model open for whoever asks for it again: a run, then its profile."""
-    return Sources(model=cache(open_model))
 
 
 def profile_request(request: Request, folder: Path, sources: Sources | None = None) -> None:

@@ -25,6 +25,7 @@ from harness.records.errors import HarnessError, Interrupted, UndecodableImage
 from harness.records.progress import Stop
 from harness.records.records import LatencyRow, ResourceRow, Sample, sample_seed
 from harness.request.opening import Bench, Foreign, OpenRun, Sources, open_bench
+from harness.request.options import RunOptions
 from harness.request.request import Request
 from methods.base import Plan
 
@@ -40,10 +41,11 @@ Row = LatencyRow | ResourceRow
 T = TypeVar("T")
 
 
-def protocol_for(device: str, pairs: int | None, sessions: int | None, minutes: float | None) -> Protocol:
+def protocol_for(options: RunOptions) -> Protocol:
     """The bounds of a timing pass: the user's; else what a published row needs; on a CPU what is quick."""
+    pairs, sessions, minutes = options.pairs, options.sessions, options.minutes
     if pairs is None and minutes is None:
-        if device != "cpu":
+        if options.device != "cpu":
             default = Protocol.default(True, QUICK_SECONDS)
             return Protocol(pairs=default.pairs, sessions=sessions or default.sessions)
         return Protocol(pairs=QUICK_PAIRS, seconds=QUICK_SECONDS, sessions=sessions or 1)

@@ -27,6 +27,7 @@ from harness.records.errors import UsageError
 from harness.records.figures import ERROR, FAILED_BUDGET, OK, Figures
 from harness.records.provenance import current_code, git_state, without_home
 from harness.records.records import LatencyRow, ResourceRow, digest
+from harness.request.options import ModelOptions
 
 SOURCE = (
     "QuietPrune (CVPR 2026), as two reading notes give its table: prefill on one A100, eager attention, half of the "
@@ -152,19 +153,15 @@ def _work(resources: Iterable[ResourceRow], arm: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a process opens once: a model with one attention."""
+class Stage(ModelOptions):
+    """What a process opens once: a model with one attention, on a real device."""
 
     model: str
     random_weights: bool
-    dtype: str
-    device: str
-    attention: str
-    image_backend: str = "pil"
 
     def open(self) -> OpenModel:
         """Raises what opening raises."""
-        words = {key: getattr(self, key) for key in ("dtype", "device", "attention", "image_backend")}
+        words = self.part(ModelOptions)
         if self.random_weights:
             return open_random(catalogue.named(self.model), **words)
         return open_model(self.model, **words)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 from harness.benchmarks import Benchmark, open_benchmark
@@ -16,6 +16,7 @@ from harness.models.engine import Engine
 from harness.models.loading import OpenModel, open_model
 from harness.records.errors import UndecodableImage
 from harness.records.records import BLIND, Record, RunSpec, Sample
+from harness.request.options import ModelOptions
 from harness.request.request import Request
 from methods import build
 from methods.base import Pruner
@@ -30,6 +31,10 @@ class Sources:
     model: Callable[..., OpenModel] = open_model
     benchmark: Callable[..., Benchmark] = open_benchmark
     foreign: Foreign = field(default_factory=dict)
+
+    def opened_once(self) -> Sources:
+        """The same, keeping a model open for whoever asks for it again: a run, then its profile."""
+        return replace(self, model=cache(self.model))
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,5 @@ def open_bench(request: Request, sources: Sources | None = None) -> Bench:
     sources = sources or Sources()
     benchmark = open_named(sources, request)
     build(request.method, **request.settings)
-    model = sources.model(
-        request.model,
-        dtype=request.dtype,
-        device=request.device,
-        attention=request.attention,
-        image_backend=request.image_backend,
-    )
+    model = sources.model(request.model, **request.part(ModelOptions))
     return Bench(model, benchmark, benchmark.samples[: request.limit], sources.foreign)

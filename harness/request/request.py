@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget.spec import BudgetSpec
+from harness.records.errors import UsageError
 from harness.records.provenance import current_code, recorded_method, sample_ids_hash, without_home
 from harness.records.records import FULL, RunSpec, Sample
+from harness.request.options import CellWords, SampleOptions
+from harness.request.settings import parse_settings
+from methods import get
 
 if TYPE_CHECKING:
     from harness.models.loading import OpenModel
@@ -18,12 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's.
-
-    data_dir: where published data sets lie offline; stream: whether they are read in place. Neither is part of a
-    run's identity, their content is.
-    """
+class Request(SampleOptions):
+    """One cell to run. method: NAME, NAME:PRESET or a path; settings override the preset's; device: a real one."""
 
     method: str
     budget: BudgetSpec
@@ -31,13 +31,29 @@ class Request:
     benchmark: str = "reference-quick"
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    limit: int | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    attention: str = "sdpa"
-    image_backend: str = "pil"
-    data_dir: str | None = None
-    stream: bool = False
+    device: str = field(default="cpu", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_backend.startswith("lmms-eval") and not self.benchmark.startswith("lmms:"):
+            raise UsageError(
+                f"a model class of lmms-eval answers its own tasks alone, lmms:TASK, got the benchmark "
+                f"{self.benchmark}; use the image backend pil or torchvision"
+            )
+
+    @classmethod
+    def of(cls, words: CellWords) -> Request:
+        """The cell that words ask for, on this machine. Raises UsageError, UnknownMethod."""
+        name = words.method if ".py" in words.method else words.method.partition(":")[0]
+        return cls(
+            words.method,
+            words.asked_budget(),
+            f"{words.model}@{words.revision}" if words.revision else words.model,
+            words.benchmark,
+            parse_settings(name, get(name), words.settings or ()),
+            words.seed,
+            **words.resolved().part(SampleOptions),
+        )
 
     @property
     def is_full(self) -> bool:

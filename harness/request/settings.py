@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import types
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.records.errors import EnvironmentProblem, UsageError
+from harness.records.errors import UsageError
 
 
 def parse_settings(method: str, kind: type, words: Iterable[str]) -> dict[str, Any]:
@@ -77,32 +76,3 @@ def _fit_tuple(value: Any, options: tuple[Any, ...]) -> Any:
 
 def _spell(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint)
-
-
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
-
-
-def check_attention(word: str) -> None:
-    """Raise UsageError for an unknown word, EnvironmentProblem for a kernel that is not installed."""
-    if word not in ATTENTIONS:
-        raise UsageError(f"unknown attention {word!r}; use one of {', '.join(ATTENTIONS)}")
-    if word == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise EnvironmentProblem("flash_attention_2 needs the package flash-attn, which is not here; use sdpa or eager")
-
-
-def check_image_backend(word: str) -> None:
-    """Raise UsageError for an unknown word, EnvironmentProblem where torchvision is not installed."""
-    if word not in ("pil", "torchvision"):
-        raise UsageError(f"unknown image backend {word!r}; use pil or torchvision")
-    if word == "torchvision" and find_spec("torchvision") is None:
-        raise EnvironmentProblem("the image backend torchvision is not installed here; use pil")
-
-
-def device_of(word: str) -> str:
-    """A device's name; "auto" is the accelerator if there is one."""
-    if word != "auto":
-        return word
-    import torch
-
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found.type if found is not None else "cpu"

@@ -56,6 +56,8 @@ def run(
     bench.open(asked).check_feasible()
     for note in (*(asked.pruner.notes(bench.model.family.info) if asked.pruner else ()), *bench.benchmark.notes()):
         told(note)
+    if timing is not None and not bench.model.is_timed:
+        told(f"{bench.model.image_backend} prepares its own prompts, which cannot be timed here: no latency")
     full = random = None
     if unseen or not request.is_full:
         full = story.reach(bench.cell(request.control(FULL)), answerer)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.budget.spec import BudgetSpec
+from harness.integrations.lmms_eval.tasks import SOURCES
 from harness.latency.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher
@@ -85,7 +86,7 @@ def repeat(
     if not under its name. Raises UsageError, EnvironmentProblem where what is at hand is not what was submitted.
     """
     request = _request(claim, method, model, data_dir, device)
-    bench = open_bench(request, sources)
+    bench = open_bench(request, sources or SOURCES)
     cell = bench.cell(request)
     _check_same(claim, bench, cell.spec.settings)
     drawn = _drawn(claim, bench, samples, seed)
@@ -170,7 +171,7 @@ def _answered(
 
 def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str | None) -> Repetition:
     other_code = code != claim.spec.code
-    answers = [stated.prediction == here.prediction and same(stated.score, here.score) for stated, here in pairs]
+    answers = [stated.prediction == here.prediction and _scored_alike(stated, here) for stated, here in pairs]
     tokens = [_counts(stated, other_code) == _counts(here, other_code) for stated, here in pairs]
     native = claim.spec.budget_kind == "native"
     enough = ANSWERS_AGREE_RATIO * len(pairs)
@@ -198,6 +199,11 @@ def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code
     return Repetition(claim.run_id, name, document, differences, other_code)
 
 
+def _scored_alike(stated: Record, here: Record) -> bool:
+    """True also where only a whole run is judged."""
+    return here.score is None or same(stated.score, here.score)
+
+
 def _counts(record: Record, other_code: bool) -> tuple[Any, ...]:
     """What must be equal. FLOPs are counted by code that may have changed since; tokens are not."""
     flops = () if other_code else tuple(record.flops.get(stage) for stage in ("total", "llm", "paper_2ndm"))
@@ -208,8 +214,9 @@ def _differences(stated: Record, here: Record, answer: bool, counts: bool) -> It
     if not counts:
         yield f"{stated.sample_id}: stated {_spelled(stated)}, here {_spelled(here)}"
     if not answer:
+        score = "not judged alone" if here.score is None else f"{here.score:g}"
         said = f"stated {stated.prediction[:40]!r} ({stated.score:g})"
-        yield f"{stated.sample_id}: {said}, here {here.prediction[:40]!r} ({here.score:g})"
+        yield f"{stated.sample_id}: {said}, here {here.prediction[:40]!r} ({score})"
 
 
 def _spelled(record: Record) -> str:

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
+from harness.integrations.lmms_eval.tasks import PREFIX, members
 from harness.latency.protocol import Protocol
-from harness.models.loading import DTYPES, resolve
+from harness.models.loading import resolve
 from harness.records.errors import UsageError, nearest
 from harness.records.records import FULL, RANDOM
+from harness.request.options import SampleOptions
 from harness.request.request import Request
 from harness.request.settings import parse_settings
+from harness.sweep.words import GridWords
 from methods import build, get, names
 
 CONTROLS = (RANDOM, "grid", "pool", "downsample")
-SEEDS = 3  # of stochastic methods
 ALL = "all"
-
-
-@dataclass(frozen=True)
-class GridWords:
-    """A grid as it was written, in a TOML file or as flags. seeds: how many, or which. settings: method -> its own.
-    data_dir: where published data sets lie offline. stream: whether they are read in place.
-
-    timing: whether a timing pass follows; pairs, sessions and minutes bound it.
-    """
-
-    methods: tuple[str, ...] = ()
-    budgets: tuple[int | float | str, ...] = ()
-    models: tuple[str, ...] = ("reference-a",)
-    benchmarks: tuple[str, ...] = ("reference-quick",)
-    data_dir: str | None = None
-    stream: bool = False
-    seeds: int | tuple[int, ...] = SEEDS
-    controls: bool = True
-    limit: int | None = None
-    dtype: str = "float32"
-    device: str = "auto"
-    attention: str = "sdpa"
-    image_backend: str = "pil"
-    timing: bool = True
-    pairs: int | None = None
-    sessions: int | None = None
-    minutes: float | None = None
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,41 +32,30 @@ class Entry:
     timing: Protocol | None = None
 
 
-def read_grid(path: Path) -> dict[str, Any]:
-    """The keys of a TOML file, which are the fields of `GridWords`. Raises UsageError naming the nearest keys."""
-    try:
-        written = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise UsageError(f"cannot read the grid {path}: {problem}") from problem
-    kinds = {one.name: one.type for one in fields(GridWords)}
-    for key in written:
-        if key not in kinds:
-            raise UsageError(f"{path} has an unknown key {key!r}; nearest: {nearest(key, kinds)}")
-    hints = {key: f"{key}={value!r}" for key, value in written.items() if key != "settings"}
-    return {**parse_settings(str(path), GridWords, hints.values()), **_settings(path, written)}
-
-
-def entries_of(words: GridWords, device: str, timing: Protocol | None) -> list[Entry]:
+def entries_of(words: GridWords, timing: Protocol | None) -> list[Entry]:
     """Every cell, without repetition: those of one model together, of one benchmark within it, no pruning first.
 
-    device: what words.device means here. timing: None leaves the timing pass out. It is done for the first seed of
-    each cell: latency does not depend on the seed. Raises UsageError or UnknownMethod with the nearest names.
+    words.device is a real one. timing: None leaves the timing pass out. It is done for the first seed of each cell:
+    latency does not depend on the seed. Raises UsageError or UnknownMethod with the nearest names.
     """
     _check(words)
     budgets = tuple(dict.fromkeys(_budget(one) for one in words.budgets))
     seeds = tuple(range(words.seeds)) if isinstance(words.seeds, int) else words.seeds
     found: dict[Any, Entry] = {}
     for model in dict.fromkeys(words.models):
-        for benchmark in dict.fromkeys(words.benchmarks):
-            shared = {
-                "model": model, "benchmark": benchmark, "limit": words.limit, "dtype": words.dtype, "device": device,
-                "attention": words.attention, "image_backend": words.image_backend, "data_dir": words.data_dir,
-                "stream": words.stream,
-            }  # fmt: skip
+        for benchmark in dict.fromkeys(name for one in words.benchmarks for name in _tasks(one, model, words)):
+            shared = {"model": model, "benchmark": benchmark, **words.part(SampleOptions)}
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
                 found.setdefault(_key(request), Entry(request, timing if timed else None))
     return list(found.values())
+
+
+def _tasks(benchmark: str, model: str, words: GridWords) -> list[str]:
+    """The benchmark; of a group of lmms-eval's, its tasks."""
+    if not benchmark.startswith(PREFIX):
+        return [benchmark]
+    return members(Request(FULL, BudgetSpec("layer_average", 1.0), model, benchmark, **words.part(SampleOptions)))
 
 
 def _check(words: GridWords) -> None:
@@ -102,16 +64,10 @@ def _check(words: GridWords) -> None:
         raise UsageError("a sweep needs methods and budgets, e.g. --methods all --budgets 50%,25%")
     if words.seeds in (0, ()) or min(words.seeds if isinstance(words.seeds, tuple) else (words.seeds,)) < 0:
         raise UsageError(f"seeds is a number of seeds, at least 1, or a list of them, got {words.seeds}")
-    for name in ("limit", "pairs", "sessions", "minutes"):
-        value = getattr(words, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"{name} must be above 0, got {value}")
-    if words.dtype not in DTYPES:
-        raise UsageError(f"unknown dtype {words.dtype!r}; use one of {', '.join(DTYPES)}")
     for model in words.models:
         resolve(model)
-    for benchmark in words.benchmarks:
-        open_benchmark(benchmark, None if words.data_dir is None else Path(words.data_dir), words.stream)
+    for benchmark in (one for one in words.benchmarks if not one.startswith(PREFIX)):
+        open_benchmark(benchmark, words.data_dir and Path(words.data_dir), words.stream)
 
 
 def _requests(
@@ -147,15 +103,6 @@ def _typed(method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     build(method)  # says which presets there are
     base = method if ".py" in method else method.partition(":")[0]
     return parse_settings(base, get(base), [f"{key}={value!r}" for key, value in settings.items()])
-
-
-def _settings(path: Path, written: Mapping[str, Any]) -> dict[str, Any]:
-    settings = written.get("settings")
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict) or not all(isinstance(one, dict) for one in settings.values()):
-        raise UsageError(f"{path}: settings are tables, one a method, e.g. [settings.fastv]")
-    return {"settings": settings}
 
 
 def _budget(words: int | float | str) -> BudgetSpec:

@@ -5,7 +5,6 @@ In this process on eight questions with whatever takes long cut short; the proof
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -123,8 +122,6 @@ def lay_out(folder: Path) -> None:
 def test_the_examples_of_every_help_run(harness: Command):
     lay_out(Path.cwd())
     for verb, lines in EXAMPLES.items():
-        if verb == "bridge lmms" and importlib.util.find_spec("lmms_eval") is None:
-            continue
         for line in lines:
             words = shlex.split(line.replace("BATCH", batch() if "BATCH" in line else ""))[1:]
             said = harness(*words, *SHORTER.get(verb, ()))

@@ -159,7 +159,7 @@ def test_equal_arms_by_hand():
 
 
 def test_a_grid_has_no_pruning_once_and_a_row_keeps_apart_what_differs():
-    stage = Stage("internvl3-1b", True, "float32", "cpu", "sdpa")
+    stage = Stage("internvl3-1b", True, device="cpu")
     half, quarter = BudgetSpec.parse("50%"), BudgetSpec.parse("25%")
     cells = grid([stage], [Scene(448, 448)], ["full", "fastv"], [half, quarter])
     assert [(cell.method, str(cell.budget)) for cell in cells] == [
@@ -169,9 +169,8 @@ def test_a_grid_has_no_pruning_once_and_a_row_keeps_apart_what_differs():
 
 
 def test_a_paper_stands_beside_a_row_as_a_reference():
-    cell = Cell(
-        Stage("internvl3-1b", True, "float32", "cpu", "eager"), Scene(448, 448), "divprune", BudgetSpec.parse("50%")
-    )
+    stage = Stage("internvl3-1b", True, device="cpu", attention="eager")
+    cell = Cell(stage, Scene(448, 448), "divprune", BudgetSpec.parse("50%"))
     row = Book(None, [cell]).add(Outcome(cell, "error", "out of memory", {}))
     assert row["published"]["lr"] == -0.248 and "A100, eager" in row["published"]["source"]
     assert published("internvl3-1b", "divprune", "25%") is None

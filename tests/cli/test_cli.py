@@ -115,7 +115,7 @@ def test_a_device_that_is_not_there_exits_3(harness: Command):
 
 
 def test_a_kernel_that_is_not_installed_exits_3(harness: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.request.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.request.options.find_spec", lambda name: None)
     said = harness("run", "--method", "grid", "--attention", "flash_attention_2", *QUICK)
     assert said.code == 3 and "use sdpa or eager" in said.complaint
 

@@ -115,13 +115,22 @@ def test_without_lmms_eval_the_command_names_the_lines_that_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(installed, "absent", lambda: ["lmms_eval", "loguru"])
-    said = commands_in(tmp_path, monkeypatch, capsys)("bridge", "lmms", "--tasks", "pope", "--method", "fastv")
+    said = commands_in(tmp_path, monkeypatch, capsys)("run", "--benchmark", "lmms:pope", "--method", "fastv")
     assert said.code == 3
     assert "needs lmms_eval, loguru; in a checkout: pip install -c constraints-lmms.txt --no-deps" in said.complaint
     monkeypatch.setattr(installed, "found_version", lambda: None)
     finding = doctor.lmms_eval()
     assert (finding.state, finding.advice) == ("missing", " && ".join(installed.LINES))
     assert "not here: lmms_eval, loguru" in finding.found
+
+
+def test_a_class_of_theirs_is_for_their_tasks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    harness = commands_in(tmp_path, monkeypatch, capsys)
+    said = harness("run", "--method", "fastv", "--image-backend", "lmms-eval:llava_hf")
+    assert said.code == 2 and "answers its own tasks alone, lmms:TASK, got the benchmark reference" in said.complaint
+    assert harness("run", "--method", "fastv", "--image-backend", "pil:llava_hf").code == 2
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -26,16 +26,17 @@ from lmms_eval.tasks import TaskManager
 from lmms_tasks import plain_rows, pope, suite_rows
 
 from harness.budget.spec import BudgetSpec
-from harness.integrations.lmms_eval.tasks import Task, open_tasks
+from harness.integrations.lmms_eval.tasks import Task, answering, members, open_task, open_tasks
 from harness.integrations.lmms_eval.wrapped import open_wrapped
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
-from harness.request.opening import Sources
+from harness.request.opening import Bench, Sources
 from harness.request.request import Request
 from harness.run.comparison import Comparison
-from harness.run.runner import run
+from harness.run.runner import Story, environment, run
 from harness.store.database import Store
 from harness.store.log_reader import read_log
+from harness.store.shards import Shard
 from methods.base import BudgetInfeasible
 
 pytestmark = pytest.mark.proof
@@ -453,12 +454,59 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return commands_in(tmp_path, monkeypatch, capsys)
 
 
-def test_the_command_runs_a_task_and_another_that_fails_takes_nothing_with_it(harness: Command, folder: Path):
-    words = ("--include-path", str(folder), "--method", "fastv", "--limit", "2")
-    told = harness("bridge", "lmms", "--tasks", "pope_bare,pope_lokal", "--json", *words)
-    assert told.code == 1 and "1 of 2 tasks failed: pope_lokal: lmms-eval has no task" in told.complaint
-    [run] = told.document
+def test_a_task_in_a_folder_runs_and_sweeps_as_any_benchmark(harness: Command, folder: Path):
+    words = ("--limit", "2", "--no-timing", "--json")
+    run = harness("run", "--benchmark", f"lmms:{folder}/pope_bare", "--method", "fastv", *words).document
     assert (run["benchmark"], run["status"], run["accuracy"]["n"]) == ("lmms:pope_bare@0.7.3", "ok", 2)
     assert "pope_f1_score" in run["metrics"] and run["controls"]["random"] is not None
-    shown = harness("show", run["run_id"], "--json")
-    assert shown.document["accuracy"] == run["accuracy"]["value"]
+    assert harness("show", run["run_id"], "--json").document["accuracy"] == run["accuracy"]["value"]
+    swept = harness("sweep", "--benchmarks", f"lmms:{folder}/pope_bare", "--methods", "fastv,divprune",
+                    "--budgets", "50%", "--no-controls", *words)  # fmt: skip
+    assert swept.code == 0, swept.err
+    ids = {row["run_id"] for row in harness("list", "runs", "--json").document}
+    assert run["run_id"] in ids and len(ids) == 4  # full, random and fastv once, divprune
+
+
+def test_a_group_in_a_command_is_a_run_for_each_of_its_tasks(harness: Command, folder: Path):
+    place = pope(folder / "pair", suite_rows(2), "left", BARE)
+    pope(place, suite_rows(3), "right", BARE)
+    (place / "pair.yaml").write_text("group: pair\ntask: [left, right]\n")
+    said = harness("run", "--benchmark", f"lmms:{place}/pair", "--method", "full", "--no-timing", "--json")
+    runs = said.document["runs"]
+    assert [(one["benchmark"], one["accuracy"]["n"]) for one in runs] == [
+        ("lmms:left@0.7.3", 2), ("lmms:right@0.7.3", 3),
+    ]  # fmt: skip
+    assert said.code == 0
+
+
+def test_prompts_of_another_model_are_part_of_a_benchmarks_name(folder: Path):
+    def name(words: str) -> str:
+        return open_task(request_of("full", "100%", benchmark=f"lmms:{folder}/pope_local{words}")).name
+
+    assert (name(""), name(":plm")) == ("lmms:pope_local@0.7.3", "lmms:pope_local:plm@0.7.3")
+    with pytest.raises(UsageError, match="cannot be asked of lmms-eval's own class"):
+        request = request_of("fastv", "flops_ratio:0.5", benchmark="lmms:pope", image_backend="lmms-eval:llava_hf")
+        members(request)
+
+
+def test_a_task_can_be_timed_in_a_process_of_its_own(harness: Command, folder: Path):
+    words = ("--limit", "2", "--pairs", "2", "--sessions", "2", "--json")
+    run = harness("run", "--benchmark", f"lmms:{folder}/pope_bare", "--method", "divprune", *words).document
+    assert run["latency"]["sessions"] == 2 and run["latency"]["lr"] is not None
+
+
+def test_a_run_in_shards_is_the_run_that_was_not(manager: TaskManager, runs_of, tmp_path: Path):
+    whole = runs_of(Notes()).run(task_of(manager), request_of("random"))
+    runs = replace(runs_of(Notes()), store=Store(tmp_path / "shared/store.duckdb"))
+    bench = Bench(runs.model, task_of(manager), task_of(manager).samples)
+    story = Story(bench, runs.store, runs.notes, runs.notes.stop, environment())
+    cell = bench.cell(replace(request_of("random"), benchmark="lmms:any"))
+    full = story.reach(bench.cell(cell.request.control("full")), answering)
+    for index in (2, 0, 1):
+        story.answer_shard(cell, answering, Shard(index, 3))
+    found = story.reach(cell, answering, full)
+    assert found.spec == whole.run.spec and found.figures.metrics == whole.run.figures.metrics
+    others = read_log(runs_of(Notes()).store.log_path(found.spec.run_id)).records
+    assert {n: replace(one, seconds=0) for n, one in found.records.items()} == {
+        n: replace(one, seconds=0) for n, one in others.items()
+    }

@@ -15,6 +15,7 @@ from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow, ResourceRow, Sample
 from harness.request.opening import OpenRun, Sources, open_bench
+from harness.request.options import RunOptions
 from harness.request.request import Request
 
 
@@ -79,11 +80,11 @@ def test_a_session_stops_when_told_to(run_of):
 
 
 def test_the_default_is_quick_on_a_cpu_and_publishable_elsewhere():
-    quick, published = protocol_for("cpu", None, None, None), protocol_for("cuda", None, None, None)
+    quick, published = protocol_for(RunOptions(device="cpu")), protocol_for(RunOptions(device="cuda"))
     assert (quick.pairs, quick.seconds, quick.sessions) == (QUICK_PAIRS, 30.0, 1)
     assert (published.pairs, published.seconds, published.sessions) == (30, None, 5)
 
 
 def test_what_the_user_gives_is_the_bound():
-    assert protocol_for("cpu", 7, 3, None) == Protocol(pairs=7, sessions=3)
-    assert protocol_for("cuda", None, None, 2.0) == Protocol(seconds=120.0, sessions=1)
+    assert protocol_for(RunOptions(device="cpu", pairs=7, sessions=3)) == Protocol(pairs=7, sessions=3)
+    assert protocol_for(RunOptions(device="cuda", minutes=2.0)) == Protocol(seconds=120.0, sessions=1)

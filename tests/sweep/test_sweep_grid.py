@@ -8,14 +8,15 @@ import pytest
 
 from harness.latency.protocol import Protocol
 from harness.records.errors import UnknownBenchmark, UnknownModel, UsageError
-from harness.sweep.grid import Entry, GridWords, entries_of, read_grid
+from harness.sweep.grid import Entry, entries_of
+from harness.sweep.words import GridWords, read_grid
 from methods import names
 from methods.base import UnknownMethod
 
 
 def cells(timing: Protocol | None = None, **words: object) -> list[Entry]:
     usual = {"methods": ("divprune",), "budgets": ("50%",), "seeds": 2, "controls": False}
-    return entries_of(GridWords(**{**usual, **words}), "cpu", timing)  # type: ignore[arg-type]
+    return entries_of(GridWords(**{**usual, "device": "cpu", **words}), timing)  # type: ignore[arg-type]
 
 
 def spelled(entries: list[Entry]) -> list[str]:
@@ -87,7 +88,7 @@ def test_presets_are_methods_of_their_own():
         ({"benchmarks": ("refrence",)}, UnknownBenchmark, "nearest: reference"),
         ({"seeds": 0}, UsageError, "at least 1"),
         ({"seeds": (0, -1)}, UsageError, "at least 1"),
-        ({"limit": 0}, UsageError, "limit must be above 0"),
+        ({"limit": 0}, UsageError, "limit must be at least 1, got 0"),
         ({"dtype": "int8"}, UsageError, "unknown dtype 'int8'"),
         ({"settings": {"divprune": {"depht": 1}}}, UsageError, "divprune has no setting 'depht'"),
         ({"settings": {"fastvv": {"k": 1}}}, UsageError, "'fastvv', which is not in the sweep; nearest: divprune"),
@@ -110,7 +111,7 @@ def test_a_file_holds_the_same_words(tmp_path: Path):
         methods=("fastv",), budgets=("50%", 16), seeds=(4, 5), controls=False, limit=9, timing=False, minutes=2.0,
         settings={"fastv": {"k": 3}},
     )  # fmt: skip
-    assert spelled(entries_of(words, "cpu", None)) == ["full 100% 0", "fastv 50% 4", "fastv 16 4"]
+    assert spelled(entries_of(words, None)) == ["full 100% 0", "fastv 50% 4", "fastv 16 4"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -18,14 +19,13 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from harness.budget.spec import BudgetSpec
 from harness.integrations.lmms_eval.native import sample_id, say
 from harness.models.loading import open_model
-from harness.records.errors import UsageError
+from harness.records.errors import UsageError, nearest
 from harness.records.records import Sample
 from harness.request.opening import Bench, OpenRun
+from harness.request.options import CellWords, ModelOptions, declared
 from harness.request.request import Request
-from harness.request.settings import device_of
 from methods import build
 
 
@@ -35,39 +35,32 @@ def manifest() -> ModelManifest:
 
 
 class Pruned(lmms):
-    """A model of ours under a pruner. settings: JSON, {"layer": 2}; the other words mean what they mean elsewhere.
+    """A model of ours under a pruner. settings: JSON, {"layer": 2}; words: of `CellWords`, as `harness run` takes them.
 
-    Raises UsageError unless `spec` is today's.
+    Raises UsageError for a word that is none of them, and unless `spec` is today's.
     """
 
     is_simple = False
 
     def __init__(
         self,
-        method: str,
-        budget: str | float | int = "50%",
-        model: str = "reference-a",
         spec: str = "",
         settings: str | Mapping[str, Any] = "{}",
-        seed: int = 0,
-        dtype: str = "float32",
-        device: str | None = None,
-        attention: str = "sdpa",
-        image_backend: str = "pil",
         batch_size: str | int = 1,
         max_batch_size: int | None = None,
+        **words: Any,
     ):
         super().__init__()
         if str(batch_size) != "1":
             raise UsageError(f"batch size 1 alone, since scores move with it; got {batch_size}")
         typed = json.loads(settings) if isinstance(settings, str) else dict(settings)
-        asked, where = BudgetSpec.parse(budget), device_of(device or "auto")
-        request = Request(method, asked, model, "", typed, seed, None, dtype, where, attention, image_backend)
-        opened = open_model(model, dtype=dtype, device=where, attention=attention, image_backend=image_backend)
-        pruner = build(method, **typed)
+        request = replace(Request.of(words_of(words)), benchmark="", settings=typed)
+        opened = open_model(request.model, **request.part(ModelOptions))
+        pruner = build(request.method, **typed)
         identity = request.specify(pruner, opened, SimpleNamespace(name="", revision=""), ())
         check_spec(spec, f"r{identity.run_id}")
-        self._run = OpenRun(Bench(opened, None, ()), None if request.is_full else pruner, asked, seed)
+        pruner = None if request.is_full else pruner
+        self._run = OpenRun(Bench(opened, None, ()), pruner, request.budget, request.seed)
 
     def clean(self) -> None:
         """Nothing is held but the model, which goes with this object."""
@@ -85,6 +78,17 @@ class Pruned(lmms):
 
     def generate_until_multi_round(self, requests: list) -> NoReturn:
         raise NotImplementedError("this model answers single turns")
+
+
+def words_of(given: Mapping[str, Any]) -> CellWords:
+    """The cell that the words of lmms-eval's command line name. Raises UsageError for one that is not known."""
+    known = ["method", "budget", "model", "revision", "seed", *declared(ModelOptions)]
+    for name in given:
+        if name not in known:
+            raise UsageError(f"the model `pruned` has no argument {name!r}; nearest: {nearest(name, known)}")
+    if "method" not in given:
+        raise UsageError("say which method: --model_args method=NAME")
+    return CellWords(**{name: value for name, value in given.items() if value is not None})
 
 
 def check_spec(given: str, today: str) -> None:
