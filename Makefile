@@ -1,7 +1,7 @@
 # make run     environment, install, the main job          make test    environment, whole suite
 # make proofs  slow proofs, `floor` and `lmms` among them  make lint    ruff
 # make floor   gold tests of all model families on the oldest transformers that is supported; minutes
-# make lmms    the bridge to lmms-eval, in an environment with it
+# make lmms    the tasks of lmms-eval, in an environment with it
 # make validate-results  every submission in results/, as continuous integration checks them
 # make results  the first board (results/first-board.toml): answers, times and submits it; goes on where it stopped; hours
 # make reference  remake the suite and compare it, train model A (goes on where it stopped), evaluate; about 2 hours
@@ -33,7 +33,7 @@ floor: $(FLOOR)/installed-$(FLOOR_VERSION)
 
 LMMS := .venv-lmms
 lmms: $(LMMS)/installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest -n 2 -m proof tests/integrations/test_bridge_*.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest -n 2 -m proof tests/integrations/test_lmms_*.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

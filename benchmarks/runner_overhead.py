@@ -22,12 +22,12 @@ import torch
 
 from harness.budget.spec import BudgetSpec
 from harness.models.quiet import quiet_transformers
-from harness.records.records import Sample
-from harness.request.answering import Answering, sample_seed
+from harness.records.records import Sample, sample_seed
+from harness.request.open_run import OpenRun
 from harness.request.opening import Bench, Cell, open_bench
 from harness.request.request import Request
-from harness.run.accuracy import answer_all
-from harness.run.runner import Story, environment
+from harness.run.accuracy import answer, pruned
+from harness.run.runner import Story, answer_all, environment
 from harness.store.database import Store
 from harness.store.log_writer import RunLog
 from methods.base import Plan
@@ -46,49 +46,49 @@ class LooksAway:
     def ends(self) -> None: ...
 
 
-def bare(answering: Answering, plans: dict[str, Plan], block: Sequence[Sample]) -> float:
+def bare(opened: OpenRun, plans: dict[str, Plan], block: Sequence[Sample]) -> float:
     """Processor seconds of the model calls alone."""
+    benchmark, model = opened.bench.benchmark, opened.bench.model
     began = time.thread_time()
     for sample in block:
-        images = answering.benchmark.load_images(sample)
-        inputs = answering.model.prepare(images, answering.benchmark.prompt(sample))
-        tokens, trace = answering.engine.generate(
+        inputs = benchmark.inputs(sample, model)
+        tokens, trace = opened.engine.generate(
             inputs,
             plans[sample.id],
-            seed=sample_seed(answering.seed, sample.id),
-            max_new_tokens=answering.benchmark.max_new_tokens,
+            seed=sample_seed(opened.seed, sample.id),
+            max_new_tokens=benchmark.max_new_tokens,
             do_sample=False,
         )
-        answering.model.decode(tokens[0, inputs.text_tokens + trace.realised.entering[0] :])
+        model.decode(tokens[0, inputs.text_tokens + trace.realised.entering[0] :])
     return time.thread_time() - began
 
 
-def run(answering: Answering, log: RunLog, block: Sequence[Sample]) -> float:
+def run(opened: OpenRun, log: RunLog, block: Sequence[Sample]) -> float:
     """Processor seconds of the same samples by the runner."""
     began = time.thread_time()
-    answer_all(answering, block, log, LooksAway(), lambda: False)
+    answer_all(partial(answer, opened), block, log, LooksAway(), lambda: False)
     return time.thread_time() - began
 
 
-def plans_of(answering: Answering, samples: Sequence[Sample]) -> dict[str, Plan]:
+def plans_of(opened: OpenRun, samples: Sequence[Sample]) -> dict[str, Plan]:
     """The plan of each sample."""
     plans = {}
     for sample in samples:
-        inputs = answering.model.prepare(answering.benchmark.load_images(sample), answering.benchmark.prompt(sample))
-        plans[sample.id] = answering.planner.plan(inputs.shape, inputs.text)[0]
+        inputs = opened.bench.benchmark.inputs(sample, opened.bench.model)
+        plans[sample.id] = opened.planner.plan(inputs.shape, inputs.text)[0]
     return plans
 
 
 def ratios(bench: Bench, cell: Cell, path: Path, blocks: int) -> tuple[list[float], list[float]]:
     """Runner / bare loop of each block, and the bare seconds a sample."""
-    answering = bench.answering(cell)
+    opened = bench.open(cell)
     samples = bench.samples[: blocks * BLOCK]
-    plans = plans_of(answering, samples)
+    plans = plans_of(opened, samples)
     found, pace = [], []
     with RunLog.open(path, cell.spec, environment()) as log:
         for number in range(0, len(samples), BLOCK):
             block = samples[number : number + BLOCK]
-            arms = [partial(bare, answering, plans, block), partial(run, answering, log, block)]
+            arms = [partial(bare, opened, plans, block), partial(run, opened, log, block)]
             order = (0, 1) if (number // BLOCK) % 2 else (1, 0)
             seconds = {arm: arms[arm]() for arm in order}
             found.append(seconds[1] / seconds[0])
@@ -100,7 +100,7 @@ def once_a_run(bench: Bench, cell: Cell, store: Store) -> float:
     """Processor seconds of finishing a run whose answers are all there."""
     story = Story(bench, store, LooksAway(), lambda: False, environment())
     began = time.thread_time()
-    story.reach(cell, None)
+    story.reach(cell, pruned)
     return time.thread_time() - began
 
 

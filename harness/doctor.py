@@ -175,9 +175,9 @@ def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: 
 
 
 def lmms_eval() -> Check:
-    """Whether `harness bridge lmms` can run, and what it lacks."""
+    """lmms-eval for benchmarks `lmms:TASK`, and what it lacks."""
     here, absent = installed.found_version(), installed.absent()
-    found = f"version {here}, proven {installed.VERSION}" if here else "tasks of lmms-eval: harness bridge lmms"
+    found = f"version {here}, proven {installed.VERSION}" if here else "for --benchmark lmms:TASK"
     lacks = f"; not here: {', '.join(absent)}" if absent else ""
     fit = here == installed.VERSION and not absent
     return Check("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)

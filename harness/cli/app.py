@@ -9,7 +9,6 @@ import typer
 from harness.cli import (
     bench,
     board,
-    bridge,
     compare,
     database,
     doctor,
@@ -38,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 PANELS = {
-    "Run": {"run": run.run, "sweep": sweep.sweep, "bridge": bridge.app},
+    "Run": {"run": run.run, "sweep": sweep.sweep},
     "Look": {
         "list": listing.list_,
         "show": show.show,

@@ -23,7 +23,6 @@ EXAMPLES: Mapping[str, str] = {
     "import": "harness import lmms-eval logs",
     "doctor": "harness doctor --no-timing",
     "train-adapter": "harness train-adapter --data questions.jsonl --out quietprune.safetensors",
-    "bridge lmms": "harness bridge lmms --tasks mme --method fastv --limit 20",
     "db rebuild": "harness db rebuild",
     "profile show": "harness profile show traces --top 5",
 }

@@ -44,35 +44,39 @@ def run(
         raise UsageError("the blind control prunes nothing and runs one benchmark; use --method full --blind")
     if profile is not None:
         quiet_profiler()
-    from harness.benchmarks.suites import find_suite
+    from harness.benchmarks.suites import Suite, find_suite
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
     from harness.cli.telling import print_suite
-    from harness.latency.profiler import profile_request, sources_opened_once
+    from harness.integrations.lmms_eval.tasks import PREFIX, SOURCES, members
+    from harness.latency.profiler import profile_request
     from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers
     from harness.request.request import Request
-    from harness.run.blind import run_blind
     from harness.run.runner import run as run_request
     from harness.run.suite import requests_of, run_suite
 
     preset = find_suite(suite) if suite is not None else None
     quiet_transformers()
     asked = asked.resolved()
-    opened, sources = open_store(asked.store), sources_opened_once()
+    opened, sources = open_store(asked.store), SOURCES.opened_once()
     timing = protocol_for(asked) if asked.timing else None
     with method_errors(), _explained(asked.device), _stoppable() as stop:
         request = Request.of(asked)
         run_one = partial(
             run_request, store=opened, watcher=Bar(), timing=timing, force=asked.force, stop=stop, sources=sources,
-            told=tell,
+            told=tell, unseen=blind,
         )  # fmt: skip
+        tasks = members(request) if preset is None and request.benchmark.startswith(PREFIX) else ()
+        if len(tasks) > 1:
+            words = (request.model,), (str(request.budget),)
+            preset = Suite(request.benchmark, "a group of lmms-eval's tasks", tuple(tasks), *words, "lmms-eval")
         if preset is not None:
-            requests = requests_of(preset, request, given(context))
+            requests = requests_of(preset, request, given(context) - ({"benchmark"} if tasks else set()))
             cells = run_suite(preset, requests, run_one, sources, opened.log_path)
             raise typer.Exit(0 if print_suite(preset, cells, asked.json) else 1)
-        comparison = run_blind(request, opened, Bar(), stop, sources) if blind else run_one(request)
+        comparison = run_one(request)
         if profile is not None:
             profile_request(request, profile, sources)
     _tell(comparison, opened.path, profile, asked.json)

@@ -10,19 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule, tensorboard_trace_handler
 
-from harness.benchmarks import open_benchmark
 from harness.latency.clock import StageClock, default_backend
 from harness.latency.machine import machine
 from harness.latency.session import arms_of, cases_of
 from harness.latency.traces import PREFILL, PROFILE
-from harness.models.loading import open_model
 from harness.request.opening import Sources, open_bench
 from harness.request.request import Request
 
@@ -99,18 +96,13 @@ def _ranged(run: Callable[[Any], Any]) -> None:
 ARMS = ("base", "pruned")
 
 
-def sources_opened_once() -> Sources:
-    """Sources that keep models and benchmarks open for whoever asks for them again: a run, then its profile."""
-    return Sources(model=cache(open_model), benchmark=cache(open_benchmark))
-
-
 def profile_request(request: Request, folder: Path, sources: Sources | None = None) -> None:
     """Trace both arms of a request into a folder. Raises what opening and planning raise."""
     bench = open_bench(request, sources)
     cell = bench.cell(request)
-    subject = bench.subject(cell)
-    cases = cases_of(subject)
+    run = bench.open(cell)
+    cases = cases_of(run)
     key = max(cases, key=lambda one: cases[one].inputs.shape.n + cases[one].inputs.text_tokens)
     facts = {"run_id": cell.spec.run_id, "title": cell.title, "shape_key": key, "machine_id": machine().id}
-    arms = dict(zip(ARMS, arms_of(subject, cases)[key], strict=True))
-    profile_arms(arms, folder, StageClock(default_backend(subject.answering.model.device)), facts)
+    arms = dict(zip(ARMS, arms_of(run, cases)[key], strict=True))
+    profile_arms(arms, folder, StageClock(default_backend(bench.model.device)), facts)

@@ -37,7 +37,7 @@ from harness.records.records import Realised, ResourceRow
 
 if TYPE_CHECKING:
     from harness.latency.protocol import Arm, Case
-    from harness.request.opening import Subject
+    from harness.request.open_run import OpenRun
 
 OTHER_STAGE = "other"
 
@@ -212,22 +212,22 @@ def look(arm: Arm) -> Sight:
     return Sight(seen[0][0].realised, peak, seen[0][1])
 
 
-def resource_rows(subject: Subject, cases: Cases, arms: Arms, session: str, loops: bool = True) -> list[ResourceRow]:
+def resource_rows(run: OpenRun, cases: Cases, arms: Arms, session: str, loops: bool = True) -> list[ResourceRow]:
     """Every row of one session; names carry the unit, what they speak of stands behind a slash.
 
     loops: whether throughput and energy are measured too, which take seconds an arm.
     """
-    model = subject.answering.model
+    model = run.bench.model
     largest = max(cases, key=lambda key: cases[key].inputs.shape.n + cases[key].inputs.text_tokens)
     bytes_per_value = BYTES_PER_VALUE[model.dtype]
-    rows = limit_rows(session, subject.dims, bytes_per_value, _peaks(model.device, model.dtype))
+    rows = limit_rows(session, run.dims, bytes_per_value, _peaks(model.device, model.dtype))
     for key, case in cases.items():
         sights = tuple(look(arm) for arm in arms[key])
-        rows += _work(subject, case, key, sights, session)
+        rows += _work(run, case, key, sights, session)
         if key != largest:
             continue
         for name, arm, sight in zip((BASE, PRUNED), arms[key], sights, strict=True):
-            found = {**_memory(sight, subject.dims, bytes_per_value), **_kernels(sight)}
+            found = {**_memory(sight, run.dims, bytes_per_value), **_kernels(sight)}
             found |= _rates(arm, model.device) if loops else {}
             rows += [
                 ResourceRow(session, name, what, float(value)) for what, value in found.items() if value is not None
@@ -235,15 +235,13 @@ def resource_rows(subject: Subject, cases: Cases, arms: Arms, session: str, loop
     return rows
 
 
-def _work(subject: Subject, case: Case, key: str, sights: tuple[Sight, ...], session: str) -> list[ResourceRow]:
+def _work(run: OpenRun, case: Case, key: str, sights: tuple[Sight, ...], session: str) -> list[ResourceRow]:
     """FLOPs of both arms on one shape, and of a late pruner that keeps nothing."""
     base, pruned = (sight.realised for sight in sights)
     nothing = replace(base, entering=(0,) * len(base.entering))
     told = ((BASE, base, case.full), (PRUNED, pruned, case.plan), (LATE, nothing, case.full))
     return [
-        row
-        for arm, realised, plan in told
-        for row in work_rows(session, arm, key, subject.answering.flops(realised, plan))
+        row for arm, realised, plan in told for row in work_rows(session, arm, key, run.cost.by_stage(realised, plan))
     ]
 
 

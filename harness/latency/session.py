@@ -10,11 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.latency.clock import StageClock, default_backend
 from harness.latency.protocol import Arm, Case, DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
@@ -23,9 +23,9 @@ from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill
 from harness.records.errors import HarnessError, Interrupted, UndecodableImage
 from harness.records.progress import Stop
-from harness.records.records import LatencyRow, ResourceRow, Sample
-from harness.request.answering import sample_seed
-from harness.request.opening import Subject, open_bench
+from harness.records.records import LatencyRow, ResourceRow, Sample, sample_seed
+from harness.request.open_run import OpenRun
+from harness.request.opening import Bench, Foreign, Sources, open_bench
 from harness.request.options import RunOptions
 from harness.request.request import Request
 from methods.base import Plan
@@ -39,6 +39,9 @@ QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whi
 Row = LatencyRow | ResourceRow
 
 
+T = TypeVar("T")
+
+
 def protocol_for(options: RunOptions) -> Protocol:
     """The bounds of a timing pass: the user's; else what a published row needs; on a CPU what is quick."""
     pairs, sessions, minutes = options.pairs, options.sessions, options.minutes
@@ -50,50 +53,50 @@ def protocol_for(options: RunOptions) -> Protocol:
     return Protocol(pairs=pairs, seconds=None if minutes is None else minutes * 60, sessions=sessions or 1)
 
 
-def time_session(subject: Subject, protocol: Protocol, stop: Stop, loops: bool = True) -> list[Row]:
+def time_session(run: OpenRun, protocol: Protocol, stop: Stop, loops: bool = True) -> list[Row]:
     """The rows of one session in this process; loops: throughput and energy too, which take seconds an arm.
 
     Raises Interrupted as soon as `stop` says so; nothing is kept then.
     """
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}-{os.getpid()}"
-    cases = cases_of(subject)
+    cases = cases_of(run)
     resources: list[ResourceRow] = []
 
     def observe(row: WarmUp | DeviceRow) -> None:
         resources.extend(row.resources())
 
-    arms = arms_of(subject, cases, stop)
-    clock = StageClock(default_backend(subject.answering.model.device))
+    arms = arms_of(run, cases, stop)
+    clock = StageClock(default_backend(run.bench.model.device))
     rows: list[Row] = [*measure_pairs(arms, protocol, clock, session, observe)]
-    rows += preprocess_rows({key: _preparing(subject, case) for key, case in cases.items()}, session)
-    return rows + resources + resource_rows(subject, cases, arms, session, loops)
+    rows += preprocess_rows({key: partial(_prepared, run.bench, case.sample) for key, case in cases.items()}, session)
+    return rows + resources + resource_rows(run, cases, arms, session, loops)
 
 
-def arms_of(subject: Subject, cases: Mapping[str, Case], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:
+def arms_of(run: OpenRun, cases: Mapping[str, Case], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:
     """Shape key -> (base, pruned): each takes a clock and runs the span that is timed. They raise Interrupted."""
     return {
         key: (
-            partial(_prefill, subject.base, case, case.full, 0, stop),
-            partial(_prefill, subject.answering.engine, case, case.plan, _seed(subject, case), stop),
+            partial(_prefill, run.base, case, case.full, 0, stop),
+            partial(_prefill, run.engine, case, case.plan, sample_seed(run.seed, case.sample.id), stop),
         )
         for key, case in cases.items()
     }
 
 
-def cases_of(subject: Subject) -> Mapping[str, Case]:
+def cases_of(run: OpenRun) -> Mapping[str, Case]:
     """Shape key -> case, such as "8x8+21": units of each image, text tokens. At most 16.
 
     In native mode what is kept depends on the picture, so every sample is a case of its own.
     """
-    answering = subject.answering
-    cases: dict[str, Case] = {}
-    for number, sample in enumerate(spread(subject.samples, SAMPLES, lambda one: len(answering.benchmark.prompt(one)))):
+    benchmark, cases = run.bench.benchmark, dict[str, Case]()
+    for number, sample in enumerate(spread(run.bench.samples, SAMPLES, lambda one: len(benchmark.prompt(one)))):
         try:
-            images = answering.benchmark.load_images(sample)
+            inputs = _prepared(run.bench, sample)
         except UndecodableImage:
             continue
-        inputs = answering.model.prepare(images, answering.benchmark.prompt(sample))
-        plan, asked = answering.planner.plan(inputs.shape, inputs.text)
+        if inputs is None:
+            continue  # a question without an image
+        plan, asked = run.planner.plan(inputs.shape, inputs.text)
         key = ",".join(f"{rows}x{columns}" for rows, columns in inputs.shape.grids) + f"+{inputs.text_tokens}"
         full = Plan({}, (inputs.shape.n,) * inputs.shape.llm_layers)
         cases.setdefault(key if asked is not None else f"{key}#{number}", Case(sample, inputs, plan, full))
@@ -114,41 +117,62 @@ def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, cloc
     return engine.prefill(case.inputs, plan, seed, clock)
 
 
-def _seed(subject: Subject, case: Case) -> int:
-    return sample_seed(subject.answering.seed, case.sample.id)
-
-
-def _preparing(subject: Subject, case: Case) -> Callable[[], Any]:
-    benchmark, model = subject.answering.benchmark, subject.answering.model
-    return lambda: model.prepare(benchmark.load_images(case.sample), benchmark.prompt(case.sample))
+def _prepared(bench: Bench, sample: Sample) -> Any:
+    return bench.benchmark.inputs(sample, bench.model)
 
 
 POLL_SECONDS = 0.2
 
 
-def time_in_fresh_process(request: Request, protocol: Protocol, stop: Stop) -> list[Row]:
-    """The rows of one session. Raises Interrupted when told to stop, HarnessError when the process fails."""
+def time_in_fresh_process(request: Request, protocol: Protocol, stop: Stop, foreign: Foreign) -> list[Row]:
+    """The rows of one session. foreign: as in `Sources`. Raises Interrupted when told to stop, HarnessError."""
+    [rows] = in_fresh_process(partial(_session, request, protocol, foreign), stop)
+    return rows
+
+
+def _session(request: Request, protocol: Protocol, foreign: Foreign, stop: Stop) -> Iterator[list[Row]]:
+    bench = open_bench(request, Sources(foreign=foreign))
+    yield time_session(bench.open(bench.cell(request)), protocol, stop)
+
+
+def in_fresh_process(work: Callable[[Stop], Iterable[T]], stop: Stop) -> Iterator[T]:
+    """What `work` gives, as it comes, from a process of its own, where it is never told to stop.
+
+    work: anything that can be pickled. Raises Interrupted when told to stop, the HarnessError that ended the work, or
+    one that says that the process died.
+    """
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_session, args=(theirs, request, protocol), daemon=True)
+    process = spawning.Process(target=_send, args=(theirs, work), daemon=True)
     process.start()
     theirs.close()
     try:
-        while not ours.poll(POLL_SECONDS):
-            if stop():
-                raise Interrupted("stopped while timing; every answer is kept")
-        return ours.recv()
+        while True:
+            while not ours.poll(POLL_SECONDS):
+                if stop():
+                    raise Interrupted("stopped while timing; everything finished before is kept")
+            found, problem = ours.recv()
+            if problem is not None:
+                raise problem
+            if found is None:
+                return
+            yield found
     except EOFError:
         process.join()
         raise HarnessError(
-            f"a timing session ended with code {process.exitcode} and no result; run the same command again"
+            f"a timing process ended with code {process.exitcode} and no result; run the same command again, it goes on"
         ) from None
     finally:
         process.terminate()
         process.join()
 
 
-def _session(connection: Connection, request: Request, protocol: Protocol) -> None:
+def _send(connection: Connection, work: Callable[[Stop], Iterable[Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    bench = open_bench(request)
-    connection.send(time_session(bench.subject(bench.cell(request)), protocol, lambda: False))
+    problem = None
+    try:
+        for found in work(lambda: False):
+            connection.send((found, None))
+    except HarnessError as error:
+        problem = error
+    connection.send((None, problem))

@@ -7,12 +7,10 @@ first session before any gets its second. What a file holds already is not measu
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -20,18 +18,16 @@ import torch
 from harness.benchmarks.synthetic import benchmark_of
 from harness.budget.planning import FALL_SHORT
 from harness.budget.spec import matches
-from harness.flops.dims import dims_of
 from harness.latency.protocol import Protocol
-from harness.latency.session import arms_of, cases_of, time_session
+from harness.latency.session import arms_of, cases_of, in_fresh_process, time_session
 from harness.latency.statistics import PUBLISHED_PAIRS
 from harness.latency.table import Cell, Outcome, session_of
 from harness.models.clock import Untimed
 from harness.models.loading import OpenModel, adapter_file
 from harness.models.processors import TEXT
-from harness.records.errors import HarnessError, Interrupted
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
-from harness.request.answering import answering_of
-from harness.request.opening import Subject
+from harness.request.open_run import OpenRun
+from harness.request.opening import Bench
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
@@ -57,7 +53,7 @@ def measure(
             if end is not None and time.monotonic() >= end:
                 return
             run = partial(run_stage, mine, protocol, end, len(left) - len(mine))
-            yield from _in_fresh_process(run, stop) if fresh else run(stop)
+            yield from in_fresh_process(run, stop) if fresh else run(stop)
             left = left[len(mine) :]
 
 
@@ -95,9 +91,9 @@ def _session(
 ) -> tuple[str, dict[str, Any]]:
     pruner, preset = pruner_of(cell.method, model)
     facts |= {"preset": preset, "settings": pruner.settings(), "model_revision": model.revision}
-    subject = subject_of(cell, model, pruner)
-    [(key, case)] = cases_of(subject).items()
-    _, pruned = arms_of(subject, {key: case}, stop)[key]
+    run = open_cell(cell, model, pruner)
+    [(key, case)] = cases_of(run).items()
+    _, pruned = arms_of(run, {key: case}, stop)[key]
     began = time.monotonic()
     entering = pruned(Untimed()).realised.entering
     prefill_s = time.monotonic() - began
@@ -109,7 +105,7 @@ def _session(
         "asked_tokens": asked,
         "layer_average_tokens": sum(entering) / len(entering),
     }
-    rows = time_session(subject, _bounds(protocol, share_s, prefill_s, model.device), stop, loops=False)
+    rows = time_session(run, _bounds(protocol, share_s, prefill_s, model.device), stop, loops=False)
     status = OK if _meets(cell, asked, entering) else FAILED_BUDGET
     return status, session_of(rows, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
@@ -129,11 +125,10 @@ def pruner_of(method: str, model: OpenModel) -> tuple[Pruner, str]:
     return pruner, ""
 
 
-def subject_of(cell: Cell, model: OpenModel, pruner: Pruner) -> Subject:
-    """What one timing session needs."""
+def open_cell(cell: Cell, model: OpenModel, pruner: Pruner) -> OpenRun:
+    """A cell's method at its budget on its scene."""
     benchmark = benchmark_of(cell.scene, TEXT)
-    answering = answering_of(model, pruner, cell.budget, benchmark, cell.scene.seed)
-    return Subject(answering, model.engine(None), benchmark.samples, dims_of(model.family.model.config))
+    return OpenRun(Bench(model, benchmark, benchmark.samples), pruner, cell.budget, cell.scene.seed)
 
 
 def _bounds(protocol: Protocol, share_s: float | None, prefill_s: float, device: str) -> Protocol:
@@ -156,43 +151,3 @@ def _meets(cell: Cell, asked: int | None, entering: tuple[int, ...]) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
-
-
-def _in_fresh_process(run: Callable[[Stop], Iterator[Outcome]], stop: Stop) -> Iterator[Outcome]:
-    spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_send, args=(theirs, run), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        while True:
-            while not ours.poll(0.2):
-                if stop():
-                    raise Interrupted("stopped while timing; every finished session is kept")
-            found = ours.recv()
-            if found is None:
-                return
-            if isinstance(found, HarnessError):
-                raise found
-            yield found
-    except EOFError:
-        process.join()
-        raise HarnessError(
-            f"a timing session ended with code {process.exitcode}; run the same command again, it goes on"
-        ) from None
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _send(connection: Connection, run: Callable[[Stop], Iterator[Outcome]]) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    try:
-        for outcome in run(lambda: False):
-            connection.send(outcome)
-    except HarnessError as error:
-        connection.send(error)
-    else:
-        connection.send(None)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -54,6 +54,8 @@ class OpenModel:
     device: str
     attention: str
     image_backend: str
+
+    is_timed: ClassVar[bool] = True  # False where somebody else's class prepares what it answers
 
     def processed(self, images: Sequence[Image.Image], question: str, answer: str = "") -> Any:
         """What the processor gives for one user turn, images first; `answer` is put behind it, end of turn included."""

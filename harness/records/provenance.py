@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.records.syntax import ROOT, Stamp, code_hash, stamp_of
 
-ACCURACY_PASS = "harness/request/answering.py"
+ACCURACY_PASS = "harness/run/accuracy.py"
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds plain JSON values only, got {type(value).__name__}")
 
 
+def sample_seed(seed: int, sample_id: str) -> int:
+    """A 32-bit seed that depends on the run's seed and the sample alone, not on the order of the samples."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big")
+
+
 FULL = "full"
 
 

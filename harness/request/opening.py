@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from harness.benchmarks import Benchmark, open_benchmark
-from harness.flops.prefill import ModelDims, dims_of
-from harness.models.engine import Engine
 from harness.models.loading import OpenModel, open_model
-from harness.records.records import Record, Sample
+from harness.records.records import BLIND, Record, Sample
 from harness.records.run_spec import RunSpec
-from harness.request.answering import Answering, answering_of
+from harness.request.open_run import OpenRun
 from harness.request.options import ModelOptions
 from harness.request.request import Request
 from methods import build
 from methods.base import Pruner
 
+Foreign = Mapping[str, Callable[[Request], Benchmark]]  # what a name begins with, before a colon -> its opener
+
 
 @dataclass(frozen=True)
 class Sources:
-    """Where models and benchmarks come from; tests bring their own."""
+    """Where models and benchmarks come from; tests bring their own. foreign: benchmarks of other tools."""
 
     model: Callable[..., OpenModel] = open_model
     benchmark: Callable[..., Benchmark] = open_benchmark
+    foreign: Foreign = field(default_factory=dict)
+
+    def opened_once(self) -> Sources:
+        """The same, keeping a model open for whoever asks for it again: a run, then its profile."""
+        return replace(self, model=cache(self.model))
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,22 @@ class Cell:
 
     @property
     def title(self) -> str:
+        if self.spec.benchmark.endswith(BLIND):
+            return "without images"
         return "unpruned" if self.pruner is None else f"{self.spec.method} at {self.request.budget}"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """An open model and an open benchmark, which all cells of a request share."""
+    """An open model and an open benchmark, which all cells of a request share.
+
+    foreign: the openers that opened it, for another process that opens it again.
+    """
 
     model: OpenModel
     benchmark: Benchmark
     samples: Sequence[Sample]
-
-    @property
-    def dims(self) -> ModelDims:
-        return dims_of(self.model.family.model.config)
+    foreign: Foreign = field(default_factory=dict)
 
     def cell(self, request: Request) -> Cell:
         """The cell of a request. Raises UnknownMethod."""
@@ -59,21 +67,26 @@ class Bench:
         spec = request.specify(pruner, self.model, self.benchmark, self.samples)
         return Cell(request, None if request.is_full else pruner, spec)
 
-    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
-        """What the benchmark reports of a run, those that no row has a say in left out."""
-        return {name: value for name, value in self.benchmark.metrics(records).items() if not math.isnan(value)}
+    def open(self, cell: Cell) -> OpenRun:
+        """What answering and timing a cell need."""
+        return OpenRun(self, cell.pruner, cell.request.budget, cell.request.seed)
 
-    def answering(self, cell: Cell) -> Answering:
-        """What the accuracy pass of a cell needs."""
-        return answering_of(self.model, cell.pruner, cell.request.budget, self.benchmark, cell.request.seed)
+    def judged(self, records: Mapping[str, Record], folder: Path) -> tuple[dict[str, Record], dict[str, float]]:
+        """All records of a run with their scores, in the order of the samples, and its metrics.
 
-    def subject(self, cell: Cell) -> Subject:
-        """What a timing session of a cell needs."""
-        return Subject(self.answering(cell), self.model.engine(None), self.samples, self.dims)
+        folder: beside the run's log, for files that a benchmark's scoring writes. Metrics that no row has a say in
+        are left out.
+        """
+        ordered = {sample.id: records[sample.id] for sample in self.samples}
+        scored, metrics = self.benchmark.judge(ordered, folder)
+        return dict(scored), {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def open_named(sources: Sources, request: Request) -> Benchmark:
     """The benchmark of a request. Raises UnknownBenchmark, BenchmarkUnavailable, CorruptBenchmark."""
+    foreign = sources.foreign.get(request.benchmark.partition(":")[0])
+    if foreign is not None:
+        return foreign(request)
     where = {"data_dir": request.data_dir and Path(request.data_dir), "stream": request.stream}
     return sources.benchmark(request.benchmark, **{key: value for key, value in where.items() if value})
 
@@ -84,14 +97,4 @@ def open_bench(request: Request, sources: Sources | None = None) -> Bench:
     benchmark = open_named(sources, request)
     build(request.method, **request.settings)
     model = sources.model(request.model, **request.part(ModelOptions))
-    return Bench(model, benchmark, benchmark.samples[: request.limit])
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What one session times: `answering` is the method's, `base` the unpruned engine of the same model."""
-
-    answering: Answering
-    base: Engine
-    samples: Sequence[Sample]
-    dims: ModelDims
+    return Bench(model, benchmark, benchmark.samples[: request.limit], sources.foreign)

@@ -19,7 +19,7 @@ from harness.records.records import FULL
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-ImageBackend = Literal["pil", "torchvision"]
+ImageBackend = Literal["pil", "torchvision", "lmms-eval", "lmms-eval:CLASS"]  # the last two: for lmms:TASK alone
 
 PACKAGES = {  # that a choice needs, and the way round
     "flash_attention_2": ("flash_attn", "needs the package flash-attn, which is not here; use sdpa or eager"),
@@ -57,6 +57,11 @@ def choices(hint: Any) -> tuple[str, ...]:
     return next((found for found in map(choices, get_args(hint)) if found), ())
 
 
+def _is_class(word: str, allowed: tuple[str, ...]) -> bool:
+    """True for "x:Anything" where "x:CLASS" is allowed."""
+    return f"{word.partition(':')[0]}:CLASS" in allowed and not word.endswith(":")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """How a model is opened. None is what was not said.
@@ -72,7 +77,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         for name, (hint, flag) in declared(type(self)).items():
             value, allowed = getattr(self, name), choices(hint)
-            if value is not None and allowed and value not in allowed:
+            if value is not None and allowed and value not in allowed and not _is_class(value, allowed):
                 raise UsageError(f"unknown {name.replace('_', ' ')} {value!r}; use one of {', '.join(allowed)}")
             if flag.least is not None and isinstance(value, int | float) and value < flag.least:
                 raise UsageError(f"{name} must be at least {flag.least:g}, got {value}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.benchmarks.base import Benchmark
 from harness.budget.spec import BudgetSpec
+from harness.records.errors import UsageError
 from harness.records.provenance import code_of, recorded_method, sample_ids_hash, without_home
 from harness.records.records import FULL, Sample
 from harness.records.run_spec import RunSpec
@@ -32,6 +33,14 @@ class Request(SampleOptions):
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = field(default="cpu", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_backend.startswith("lmms-eval") and not self.benchmark.startswith("lmms:"):
+            raise UsageError(
+                f"a model class of lmms-eval answers its own tasks alone, lmms:TASK, got the benchmark "
+                f"{self.benchmark}; use the image backend pil or torchvision"
+            )
 
     @classmethod
     def of(cls, words: CellWords) -> Request:
@@ -73,9 +82,9 @@ class Request(SampleOptions):
             seed=self.seed,
             limit=self.limit,
             sample_ids=sample_ids_hash([sample.id for sample in samples]),
-            dtype=self.dtype,
-            attention=self.attention,
-            image_backend=self.image_backend,
+            dtype=model.dtype,
+            attention=model.attention,
+            image_backend=model.image_backend,
             device=self.device,
             code=code_of(name, model.model.config.model_type, benchmark.name) or "",
             preset=preset,

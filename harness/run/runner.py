@@ -1,6 +1,7 @@
 """The story of a run: words -> spec -> records -> timing -> figures -> store. Its controls run first.
 
 Each stage hands a finished value on. A run that is done is read, not repeated; one that was cut off is continued.
+Whoever answers its questions (the accuracy pass, blind or not; another tool's task), the story is the same.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 from harness.latency.machine import machine
 from harness.latency.protocol import Protocol
 from harness.latency.session import time_in_fresh_process, time_session
-from harness.records.errors import Interrupted, UndecodableImage
+from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.provenance import git_state
 from harness.records.records import FULL, RANDOM, Environment, Sample
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
-from harness.run.accuracy import answer_all
+from harness.run.accuracy import Answer, Answerer, answerer_of, blind, without_images
 from harness.run.comparison import Comparison, compare
 from harness.run.figures import figures_of
 from harness.store.database import Store
@@ -35,6 +36,7 @@ def run(
     store: Store,
     watcher: Watcher,
     *,
+    unseen: bool = False,
     timing: Protocol | None = None,
     force: bool = False,
     stop: Stop = lambda: False,
@@ -43,23 +45,29 @@ def run(
 ) -> Comparison:
     """Run a request and the controls that it is told against; give them side by side.
 
-    timing: None leaves the timing pass out. force: redo the asked run; its controls stay. stop: asked between
-    samples. told: hears what the method has to say of this model. Raises Interrupted when told to stop, and what
+    unseen: answer without images, the blind control of an unpruned request, which is not timed. timing: None leaves
+    the timing pass out. force: redo the asked run; its controls stay. stop: asked between samples. told: hears what
+    the method and the benchmark have to say. Raises Interrupted when told to stop, and what
     harness/records/errors.py and methods/base.py name; whatever was answered before stays in the log.
     """
     story = Story(open_bench(request, sources), store, watcher, stop, environment())
-    asked = story.bench.cell(request)
-    check_feasible(story.bench, asked)
-    for note in asked.pruner.notes(story.bench.model.family.info) if asked.pruner else ():
+    bench, answerer = story.bench, answerer_of(story.bench)
+    asked = bench.cell(request)
+    bench.open(asked).check_feasible()
+    for note in (*(asked.pruner.notes(bench.model.family.info) if asked.pruner else ()), *bench.benchmark.notes()):
         told(note)
-    if request.is_full:
-        own = story.reach(asked, None, timing, force)
-        return compare(own, own, None)
-    full = story.reach(story.bench.cell(request.control(FULL)), None)
-    random = None
-    if request.budget.kind != "native" and request.method != RANDOM:
-        random = story.reach(story.bench.cell(request.control(RANDOM)), full)
-    return compare(story.reach(asked, full, timing, force), full, random)
+    if timing is not None and not bench.model.is_timed:
+        told(f"{bench.model.image_backend} prepares its own prompts, which cannot be timed here: no latency")
+    full = random = None
+    if unseen or not request.is_full:
+        full = story.reach(bench.cell(request.control(FULL)), answerer)
+    if not request.is_full and request.budget.kind != "native" and request.method != RANDOM:
+        random = story.reach(bench.cell(request.control(RANDOM)), answerer, full)
+    if unseen:
+        own = story.reach(without_images(asked), blind, full, force=force)
+    else:
+        own = story.reach(asked, answerer, full, timing, force)
+    return compare(own, full or own, random)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,12 @@ class Story:
     environment: Environment
 
     def reach(
-        self, cell: Cell, full: RunContents | None, timing: Protocol | None = None, force: bool = False
+        self,
+        cell: Cell,
+        answerer: Answerer,
+        full: RunContents | None = None,
+        timing: Protocol | None = None,
+        force: bool = False,
     ) -> RunContents:
         """The finished log of a cell: read if it is done, else begun or continued. full: the unpruned run's, if not
         this one. force: begin again."""
@@ -85,13 +98,12 @@ class Story:
             return contents
         if force:
             set_shards_aside(path)
-        with RunLog.open(path, cell.spec, self.environment, restart=force) as log:
+        with RunLog.open(path, cell.spec, self._here, restart=force) as log:
             take_in_shards(log, self.bench.samples)
-            complete = self._answer(cell.title, cell, self.bench.samples, log)
+            complete = self._answer(cell.title, cell, answerer, self.bench.samples, log)
             if complete:
-                contents = self._in_order(self._time(cell, timing, log))
-                figures = figures_of(contents, full or contents, self.environment.machine_id)
-                log.finish(replace(figures, metrics=self.bench.metrics(contents.records.values())))
+                self._time(cell, timing, log)
+                self._conclude(full, log)
                 remove_shards(path)
         self.store.ingest(path)
         contents = _read(path)
@@ -109,7 +121,7 @@ class Story:
         """Whether nothing is left to answer, nor to time on this machine."""
         return _is_finished(contents) and not self._missing_sessions(contents, timing)
 
-    def answer_shard(self, cell: Cell, shard: Shard) -> None:
+    def answer_shard(self, cell: Cell, answerer: Answerer, shard: Shard) -> None:
         """Answer what is left of a shard, into its own log; `reach` takes that in.
 
         Raises StoreLocked when another process works on the shard or the whole run, Interrupted when told to stop.
@@ -119,26 +131,29 @@ class Story:
         lock_log(path, TURN_S).release()  # the other shards look too
         contents = self.contents(cell)
         done = {*(contents.records if contents else ()), *shard_records(path)}
-        with RunLog.open(shard.log_path(path), cell.spec, self.environment) as log:
+        with RunLog.open(shard.log_path(path), cell.spec, self._here) as log:
             samples = [sample for sample in shard.samples(self.bench.samples) if sample.id not in done - log.done]
-            if not self._answer(f"{cell.title}, {shard}", cell, samples, log):
+            if not self._answer(f"{cell.title}, {shard}", cell, answerer, samples, log):
                 raise Interrupted(f"stopped within {shard} of {cell.title}; nothing is lost")
 
-    def _answer(self, title: str, cell: Cell, samples: Sequence[Sample], log: RunLog) -> bool:
+    @property
+    def _here(self) -> Environment:
+        """This machine, and what the benchmark has to say of the run."""
+        facts = self.bench.benchmark.facts(self.bench.model)
+        return replace(self.environment, facts={**self.environment.facts, **facts})
+
+    def _answer(self, title: str, cell: Cell, answerer: Answerer, samples: Sequence[Sample], log: RunLog) -> bool:
         if len(log.done) == len(samples):
             return True
         self.watcher.begins(title, len(samples), len(log.done))
         try:
-            return answer_all(self.bench.answering(cell), samples, log, self.watcher, self.stop)
+            with answerer(self.bench, cell) as answer:
+                return answer_all(answer, samples, log, self.watcher, self.stop)
         finally:
             self.watcher.ends()
 
-    def _in_order(self, contents: RunContents) -> RunContents:
-        """The same with its records in the order of the samples, whoever answered them when."""
-        return replace(contents, records={sample.id: contents.records[sample.id] for sample in self.bench.samples})
-
-    def _time(self, cell: Cell, timing: Protocol | None, log: RunLog) -> RunContents:
-        """The log's contents once it has all the timing sessions that were asked for."""
+    def _time(self, cell: Cell, timing: Protocol | None, log: RunLog) -> None:
+        """Add the timing sessions that were asked for and are not there yet."""
         missing = self._missing_sessions(_read(log.path), timing)
         if timing is not None and missing:
             self.watcher.begins(f"timing {cell.title}", missing, 0)
@@ -148,36 +163,51 @@ class Story:
                     self.watcher.advanced()
             finally:
                 self.watcher.ends()
-        return _read(log.path)
 
     def _session(self, cell: Cell, timing: Protocol) -> list:
         if timing.sessions > 1:
-            return time_in_fresh_process(cell.request, timing, self.stop)
-        return time_session(self.bench.subject(cell), timing, self.stop)
+            return time_in_fresh_process(cell.request, timing, self.stop, self.bench.foreign)
+        return time_session(self.bench.open(cell), timing, self.stop)
+
+    def _conclude(self, full: RunContents | None, log: RunLog) -> None:
+        """Write the figures of a run whose answers are all there, in the order of the samples, whoever gave them when.
+
+        Scores that only the whole run gives are written first.
+        """
+        contents = _read(log.path)
+        records, metrics = self.bench.judged(contents.records, log.path.with_suffix(""))
+        if scored := [record for name, record in records.items() if record != contents.records[name]]:
+            log.append(*scored)
+        contents = replace(contents, records=records)
+        figures = figures_of(contents, full or contents, self.environment.machine_id)
+        log.finish(replace(figures, metrics=metrics))
 
     def _missing_sessions(self, contents: RunContents, timing: Protocol | None) -> int:
         """How many timing sessions on this machine the log still lacks."""
+        if timing is None or not self.bench.model.is_timed:
+            return 0
         here = {row.session for at, row in contents.latencies if at == self.environment.machine_id}
-        return max(0, timing.sessions - len(here)) if timing else 0
+        return max(0, timing.sessions - len(here))
+
+
+def answer_all(answer: Answer, samples: Sequence[Sample], log: RunLog, watcher: Watcher, stop: Stop) -> bool:
+    """Append a record for every sample that the log lacks; True when all are there, False when asked to stop.
+
+    Samples are answered in order, each record safe in the log before the next begins.
+    """
+    missing = [sample for sample in samples if sample.id not in log.done]
+    for sample in missing:
+        if stop():
+            return False
+        log.append(answer(sample))
+        watcher.advanced()
+    return True
 
 
 def environment() -> Environment:
     """This machine, and the code that runs on it."""
     here, git = machine(), git_state()
     return Environment(here.id, {**here.facts(), "git_commit": git.commit, "git_dirty": git.dirty})
-
-
-def check_feasible(bench: Bench, cell: Cell) -> None:
-    """Plan the first sample whose image can be read, before anything runs. Raises BudgetInfeasible."""
-    answering = bench.answering(cell)
-    for sample in bench.samples:
-        try:
-            images = bench.benchmark.load_images(sample)
-        except UndecodableImage:
-            continue
-        inputs = bench.model.prepare(images, bench.benchmark.prompt(sample))
-        answering.planner.plan(inputs.shape, inputs.text)
-        return
 
 
 def _is_finished(contents: RunContents) -> bool:

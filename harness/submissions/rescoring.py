@@ -12,6 +12,8 @@ from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, Unkno
 from harness.records.records import Record, Sample
 from harness.submissions.run_checks import Claim, same
 
+LMMS = "lmms:"  # begins the name of one of its tasks
+
 
 class Judge:
     """Opens benchmarks once, and remembers what an answer to a question scored.
@@ -50,6 +52,8 @@ class Judge:
     def _opened(self, name: str) -> Benchmark | str:
         from harness.benchmarks.registry import EMBEDDED_SUITES, declarations, open_benchmark
 
+        if name.startswith(LMMS):
+            return f"answers to {name} were not judged again: lmms-eval does that, in `harness run` alone"
         if name not in EMBEDDED_SUITES and name in declarations() and self._data_dir is None:
             return f"answers to {name} were not judged again: its data set is not here (--data-dir)"
         if name not in EMBEDDED_SUITES and name not in declarations():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.budget.spec import BudgetSpec
+from harness.integrations.lmms_eval.tasks import SOURCES
 from harness.latency.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher
@@ -22,6 +23,7 @@ from harness.records.records import Record, Sample
 from harness.records.run_spec import RunSpec
 from harness.request.opening import Bench, Sources, open_bench
 from harness.request.request import Request
+from harness.run.accuracy import answerer_of
 from harness.submissions.document import SCHEMA_VERSION, file_hash
 from harness.submissions.eligibility import source_of
 from harness.submissions.folder import Batch, Problem, Rejected, open_batch
@@ -94,16 +96,16 @@ def answer_again(
     claim: Claim, request: Request, ids: Sequence[str], watcher: Watcher, sources: Sources | None
 ) -> tuple[list[tuple[Record, Record]], str]:
     """(the stated record, the one that today's code gives) of each sample id, and the code identity that did."""
-    bench = open_bench(request, sources)
+    bench = open_bench(request, sources or SOURCES)
     cell = bench.cell(request)
     _check_same(claim.spec, cell.spec)
-    answering, stated = bench.answering(cell), claim.by_id
-    samples, pairs = _samples(claim, bench, ids), []
+    samples, stated, pairs = _samples(claim, bench, ids), claim.by_id, []
     watcher.begins(f"repeating {cell.title}", len(samples), 0)
     try:
-        for sample in samples:
-            pairs.append((stated[sample.id], answering.answer(sample)))
-            watcher.advanced()
+        with answerer_of(bench)(bench, cell) as answer:
+            for sample in samples:
+                pairs.append((stated[sample.id], answer(sample)))
+                watcher.advanced()
     finally:
         watcher.ends()
     return pairs, cell.spec.code
@@ -207,8 +209,8 @@ def name_of(spec: RunSpec) -> str:
 
 
 def same_answer(stated: Record, here: Record) -> bool:
-    """True if two records say the same and score the same."""
-    return stated.prediction == here.prediction and same(stated.score, here.score)
+    """True if two records say the same and score the same, or if only a whole run is scored."""
+    return stated.prediction == here.prediction and (here.score is None or same(stated.score, here.score))
 
 
 def counts(record: Record, other_code: bool) -> tuple[Any, ...]:
@@ -222,8 +224,9 @@ def differences(stated: Record, here: Record, other_code: bool) -> Iterator[str]
     if counts(stated, other_code) != counts(here, other_code):
         yield f"{stated.sample_id}: stated {_spelled(stated)}, here {_spelled(here)}"
     if not same_answer(stated, here):
+        score = "not judged alone" if here.score is None else f"{here.score:g}"
         said = f"stated {stated.prediction[:40]!r} ({stated.score:g})"
-        yield f"{stated.sample_id}: {said}, here {here.prediction[:40]!r} ({here.score:g})"
+        yield f"{stated.sample_id}: {said}, here {here.prediction[:40]!r} ({score})"
 
 
 def _spelled(record: Record) -> str:

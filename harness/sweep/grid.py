@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
+from harness.integrations.lmms_eval.tasks import PREFIX, members
 from harness.latency.protocol import Protocol
 from harness.models.registry import resolve
 from harness.records.errors import UsageError, nearest
@@ -42,12 +43,19 @@ def entries_of(words: GridWords, timing: Protocol | None) -> list[Entry]:
     seeds = tuple(range(words.seeds)) if isinstance(words.seeds, int) else words.seeds
     found: dict[Any, Entry] = {}
     for model in dict.fromkeys(words.models):
-        for benchmark in dict.fromkeys(words.benchmarks):
+        for benchmark in dict.fromkeys(name for one in words.benchmarks for name in _tasks(one, model, words)):
             shared = {"model": model, "benchmark": benchmark, **words.part(SampleOptions)}
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
                 found.setdefault(_key(request), Entry(request, timing if timed else None))
     return list(found.values())
+
+
+def _tasks(benchmark: str, model: str, words: GridWords) -> list[str]:
+    """The benchmark; of a group of lmms-eval's, its tasks."""
+    if not benchmark.startswith(PREFIX):
+        return [benchmark]
+    return members(Request(FULL, BudgetSpec("layer_average", 1.0), model, benchmark, **words.part(SampleOptions)))
 
 
 def _check(words: GridWords) -> None:
@@ -58,7 +66,7 @@ def _check(words: GridWords) -> None:
         raise UsageError(f"seeds is a number of seeds, at least 1, or a list of them, got {words.seeds}")
     for model in words.models:
         resolve(model)
-    for benchmark in words.benchmarks:
+    for benchmark in (one for one in words.benchmarks if not one.startswith(PREFIX)):
         open_benchmark(benchmark, words.data_dir and Path(words.data_dir), words.stream)
 
 

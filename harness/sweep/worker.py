@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harness.integrations.lmms_eval.tasks import SOURCES
 from harness.models.loading import OpenModel
 from harness.records.errors import (
     CorruptLog,
@@ -29,7 +30,8 @@ from harness.records.records import FULL, Environment
 from harness.records.run_spec import RunSpec
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
-from harness.run.runner import Story, check_feasible, environment
+from harness.run.accuracy import answerer_of
+from harness.run.runner import Story, environment
 from harness.store.database import Store
 from harness.store.log_reader import RunContents
 from harness.store.log_writer import RunLog
@@ -69,7 +71,7 @@ class Workshop:
     def __init__(self, store: Path, sources: Sources | None = None):
         self._logs = Logs(store)
         self._environment = environment()
-        self._sources = _kept_open(sources or Sources())
+        self._sources = _kept_open(sources or SOURCES)
         self._paces: dict[tuple[str, str], float] = {}
 
     def do(self, task: Task, watcher: Watcher, stop: Stop) -> Result:
@@ -88,11 +90,13 @@ class Workshop:
         cell = story.bench.cell(job.request)
         if cell.spec != job.spec:
             raise UsageError(CHANGED)
-        check_feasible(story.bench, cell)
+        story.bench.open(cell).check_feasible()
+        answerer = answerer_of(story.bench)
         if job.shard is not None:
-            story.answer_shard(cell, job.shard)
+            story.answer_shard(cell, answerer, job.shard)
             return Outcome(OK)
-        figures = story.reach(cell, None if job.request.is_full else _unpruned(story, job), job.timing).figures
+        full = None if job.request.is_full else _unpruned(story, job)
+        figures = story.reach(cell, answerer, full, job.timing).figures
         assert figures is not None  # reach gives finished logs only
         return Outcome(figures.status, figures.message)
 
@@ -116,7 +120,7 @@ class Workshop:
         try:
             finding = self._read(story, cell, entry, survey)
             if finding.state in (MISSING, STALE):
-                check_feasible(story.bench, cell)
+                story.bench.open(cell).check_feasible()
         except Exception as problem:  # a method may raise anything; where another try may help, its job tells more
             found = outcome_of(problem)
             state = MISSING if found.again else DAMAGED if isinstance(problem, CorruptLog) else found.status
@@ -149,8 +153,8 @@ class Workshop:
         """Seconds that a sample takes without pruning, measured once for a model and benchmark."""
         key = (cell.spec.model, cell.spec.benchmark)
         if key not in self._paces:
-            answering = bench.answering(bench.cell(cell.request.control(FULL)))
-            seconds = [answering.answer(sample).seconds for sample in islice(bench.samples, PROBED)]
+            with answerer_of(bench)(bench, bench.cell(cell.request.control(FULL))) as answer:
+                seconds = [answer(sample).seconds for sample in islice(bench.samples, PROBED)]
             self._paces[key] = min(seconds[1:] or seconds)
         return self._paces[key]
 
@@ -205,7 +209,7 @@ def _unpruned(story: Story, job: Job) -> RunContents:
 
 def _kept_open(sources: Sources) -> Sources:
     """The same sources, which remember every benchmark and the last model that they gave."""
-    return Sources(_OneModel(sources.model), cache(sources.benchmark))
+    return replace(sources, model=_OneModel(sources.model), benchmark=cache(sources.benchmark))
 
 
 class _OneModel:

@@ -5,7 +5,6 @@ In this process on eight questions with whatever takes long cut short; the proof
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -134,8 +133,6 @@ def test_the_example_of_every_help_runs(harness: Command, monkeypatch: pytest.Mo
     monkeypatch.setattr(board, "_command", lambda *given: [sys.executable, "-c", ""])
     monkeypatch.setattr(board, "_wait", closed)
     for verb, line in EXAMPLES.items():
-        if verb == "bridge lmms" and importlib.util.find_spec("lmms_eval") is None:
-            continue
         words = shlex.split(line.replace("BATCH", batch() if "BATCH" in line else ""))[1:]
         said = harness(*words, *SHORTER.get(verb, ()))
         assert said.code == 0 and "Traceback" not in said.err, f"{line}\n{said.out}\n{said.err}"

@@ -14,7 +14,8 @@ from harness.latency.session import QUICK_PAIRS, cases_of, protocol_for, spread,
 from harness.models.loading import OpenModel
 from harness.records.errors import Interrupted
 from harness.records.records import LatencyRow, ResourceRow, Sample
-from harness.request.opening import Sources, Subject, open_bench
+from harness.request.open_run import OpenRun
+from harness.request.opening import Sources, open_bench
 from harness.request.options import RunOptions
 from harness.request.request import Request
 
@@ -24,14 +25,14 @@ def sample(name: str) -> Sample:
 
 
 @pytest.fixture
-def subject(reference_a: OpenModel, suite_folder: Path):
-    def of(method: str, budget: str) -> Subject:
+def run_of(reference_a: OpenModel, suite_folder: Path):
+    def of(method: str, budget: str) -> OpenRun:
         sources = Sources(
             lambda name, **settings: reference_a, lambda name: open_suite(name, suite_folder, quick=False)
         )
         request = Request(method, BudgetSpec.parse(budget))
         bench = open_bench(request, sources)
-        return bench.subject(bench.cell(request))
+        return bench.open(bench.cell(request))
 
     return of
 
@@ -43,13 +44,13 @@ def test_samples_are_spread_over_the_range_of_lengths():
     assert spread(samples[:2], 3, lambda one: len(one.question)) == [samples[1], samples[0]]
 
 
-def test_equal_shapes_are_timed_once_but_native_samples_each(subject):
-    assert list(cases_of(subject("random", "50%"))) == ["3x4+10"]  # eight questions of one length
-    assert len(cases_of(subject("fastv", "native"))) == 8
+def test_equal_shapes_are_timed_once_but_native_samples_each(run_of):
+    assert list(cases_of(run_of("random", "50%"))) == ["3x4+10"]  # eight questions of one length
+    assert len(cases_of(run_of("fastv", "native"))) == 8
 
 
-def test_a_session_has_every_stage_of_both_arms_and_the_memory_of_both(subject):
-    rows = time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
+def test_a_session_has_every_stage_of_both_arms_and_the_memory_of_both(run_of):
+    rows = time_session(run_of("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
     timed = [row for row in rows if isinstance(row, LatencyRow)]
     assert {row.shape_key for row in timed} == {"3x4+10"}
     for arm in ("base", "pruned"):
@@ -59,8 +60,8 @@ def test_a_session_has_every_stage_of_both_arms_and_the_memory_of_both(subject):
     assert cache["base"] / cache["pruned"] == pytest.approx((12 + 10) / (6 + 10))  # visual + text tokens
 
 
-def test_a_session_stores_what_its_limits_are_told_from(subject):
-    rows = time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
+def test_a_session_stores_what_its_limits_are_told_from(run_of):
+    rows = time_session(run_of("random", "50%"), Protocol(pairs=2, warmup=1), lambda: False)
     resources = [row for row in rows if isinstance(row, ResourceRow)]
     value = {(row.arm, row.name): row.value for row in resources}
     for arm in ("base", "pruned"):
@@ -74,9 +75,9 @@ def test_a_session_stores_what_its_limits_are_told_from(subject):
     assert 0 <= found.roofline_lr <= found.late_ceiling_lr < 1  # 0 where the weights' way from memory sets the pace
 
 
-def test_a_session_stops_when_told_to(subject):
+def test_a_session_stops_when_told_to(run_of):
     with pytest.raises(Interrupted, match="while timing"):
-        time_session(subject("random", "50%"), Protocol(pairs=2, warmup=1), lambda: True)
+        time_session(run_of("random", "50%"), Protocol(pairs=2, warmup=1), lambda: True)
 
 
 def test_the_default_is_quick_on_a_cpu_and_publishable_elsewhere():

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.benchmarks.embedded import open_suite
+from harness.benchmarks.embedded import EmbeddedSuite, open_suite
 from harness.budget.spec import BudgetSpec
 from harness.latency.protocol import Protocol
 from harness.models.loading import OpenModel
 from harness.records.errors import CorruptLog, DiskFull, HarnessError, Interrupted
 from harness.records.figures import FAILED_BUDGET, OK, PARTIAL
-from harness.records.records import Record
-from harness.request.opening import Bench, Sources, open_bench
+from harness.records.records import Record, Sample
+from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
+from harness.run.accuracy import Answer, pruned
 from harness.run.comparison import Comparison, document
 from harness.run.runner import run
 from harness.store.database import Store
@@ -302,6 +306,78 @@ def test_a_wrong_method_or_benchmark_stops_before_weights_are_read(suite_folder:
         open_bench(request_of("nothing"), sources)
     with pytest.raises(Exception, match="no setting 'depth'"):
         open_bench(request_of("divprune", settings={"depth": 1}), sources)
+
+
+@dataclass(frozen=True)
+class Late(EmbeddedSuite):
+    """A benchmark that only a whole run can be judged by, and whose questions are answered in a way of its own."""
+
+    scores: tuple[float | None, ...] = (None,) * 8
+
+    @staticmethod
+    @contextmanager
+    def answerer(bench: Bench, cell: Cell) -> Iterator[Answer]:
+        with pruned(bench, cell) as answer:
+            yield lambda sample: replace(answer(sample), prediction="late")
+
+    def score(self, prediction: str, sample: Sample) -> None: ...
+
+    def judge(self, records: Mapping[str, Record], folder: Path) -> tuple[dict[str, Record], dict[str, float]]:
+        found = zip(records.items(), self.scores, strict=True)
+        return {name: replace(record, score=score) for (name, record), score in found}, {"f1": 0.5, "none": math.nan}
+
+    def facts(self, model: OpenModel) -> Mapping[str, Any]:
+        return {"tool": "late"}
+
+
+@pytest.fixture
+def late(sources: Sources, suite_folder: Path) -> Callable[..., Sources]:
+    """Sources whose benchmarks are `Late`, "late:..." among them."""
+
+    def of(*scores: float) -> Sources:
+        known = vars(open_suite("late", suite_folder, quick=False))
+        suite = Late(**known, **({"scores": scores} if scores else {}))
+        return replace(sources, foreign={"late": lambda request: suite})
+
+    return of
+
+
+def late_run(store: Store, sources: Sources, method: str = "grid", **how: Any) -> Comparison:
+    notes = Notes()
+    return run(replace(request_of(method), benchmark="late:x"), store, notes, sources=sources, **how)
+
+
+def test_a_run_without_scores_has_its_budget_and_metrics_and_no_accuracy(late, store: Store):
+    told = late_run(store, late())
+    row = store.run(told.run.spec.run_id)
+    assert (row["status"], row["accuracy"], row["ra"], row["realised_tokens"]) == (OK, None, None, 6.0)
+    assert row["metrics"] == {"f1": 0.5}
+    assert store.query("SELECT score FROM samples")["score"].isna().all()
+    assert told.over_random is None and told.run.accuracy_by_category == {}
+
+
+def test_scores_that_only_the_whole_run_gives_stand_in_the_log_and_in_the_figures(late, store: Store):
+    told = late_run(store, late(1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    assert told.run.figures.accuracy == told.full.figures.accuracy == 0.25 and told.over_random is not None
+    records = read_log(store.log_path(told.run.spec.run_id)).records.values()
+    assert [record.score for record in records] == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_a_benchmark_may_answer_in_a_way_of_its_own_and_the_log_has_what_it_tells(late, store: Store):
+    told = late_run(store, late())
+    contents = read_log(store.log_path(told.run.spec.run_id))
+    assert {record.prediction for record in contents.records.values()} == {"late"}
+    assert contents.sessions[0].environment.facts["tool"] == "late"
+    assert contents.sessions[0].environment.facts["hardware"]
+
+
+def test_the_blind_control_is_a_run_beside_the_unpruned_one(store: Store, sources: Sources):
+    notes = Notes()
+    told = run(request_of("full", "100%"), store, notes, unseen=True, sources=sources)
+    assert notes.passes == [("unpruned", 8, 0), ("without images", 8, 0)]
+    assert told.run.spec.benchmark == "reference:blind" and told.random is None
+    assert told.run.figures.reference_run_id == told.full.spec.run_id
+    assert {record.entering for record in records_of(store, told.run.spec.run_id)} == {(0,) * 16}
 
 
 def test_a_request_has_one_identity_whatever_its_preset_is_called(sources: Sources):

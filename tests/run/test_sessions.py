@@ -37,7 +37,7 @@ class Processes:
         self.begun = 0
         self.fails = fails
 
-    def __call__(self, request: Request, protocol: Protocol, stop: Any) -> list[LatencyRow]:
+    def __call__(self, request: Request, protocol: Protocol, stop: Any, foreign: Any) -> list[LatencyRow]:
         self.begun += 1
         if self.begun == self.fails:
             raise Interrupted("stopped while timing; every answer is kept")

@@ -1,7 +1,8 @@
-"""Whether lmms-eval is here, and how to get it. Nothing of it is imported."""
+"""Check that lmms-eval is here, and say how to get it. Nothing of it is imported."""
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -29,8 +30,10 @@ def found_version() -> str | None:
 
 
 def check_installed() -> None:
-    """Raise EnvironmentProblem, with the lines that install it, unless lmms-eval can be used."""
+    """Raise EnvironmentProblem, with the lines that install it, unless lmms-eval can be used; then keep it quiet."""
     if missing := absent():
-        raise EnvironmentProblem(f"the bridge needs {', '.join(missing)}; in a checkout: {' && '.join(LINES)}")
+        raise EnvironmentProblem(f"a task of lmms-eval needs {', '.join(missing)}; in a checkout: {' && '.join(LINES)}")
     if (here := found_version()) != VERSION:
-        raise EnvironmentProblem(f"the bridge is proven on lmms-eval {VERSION}, here is {here}: {LINES[0]}")
+        raise EnvironmentProblem(f"tasks are proven on lmms-eval {VERSION}, here is {here}: {LINES[0]}")
+    for name, value in (("LOGURU_LEVEL", "ERROR"), ("TQDM_DISABLE", "1"), ("OPENAI_API_KEY", "none")):
+        os.environ.setdefault(name, value)  # no log, no bars, no OpenAI client that wants a key when it is imported

@@ -19,12 +19,12 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from harness.integrations.lmms_eval.answer import sample_id
-from harness.integrations.lmms_eval.native import Answering
+from harness.integrations.lmms_eval.native import sample_id, say
 from harness.models.loading import open_model
 from harness.records.errors import UsageError, nearest
-from harness.request.answering import sample_seed
-from harness.request.opening import Cell
+from harness.records.records import Sample
+from harness.request.open_run import OpenRun
+from harness.request.opening import Bench
 from harness.request.options import CellWords, ModelOptions, declared
 from harness.request.request import Request
 from methods import build
@@ -60,8 +60,8 @@ class Pruned(lmms):
         pruner = build(request.method, **typed)
         identity = request.specify(pruner, opened, SimpleNamespace(name="", revision=""), ())
         check_spec(spec, f"r{identity.run_id}")
-        self._seed = request.seed
-        self._answer = Answering.of(opened, Cell(request, None if request.is_full else pruner, identity))
+        pruner = None if request.is_full else pruner
+        self._run = OpenRun(Bench(opened, None, ()), pruner, request.budget, request.seed)
 
     def clean(self) -> None:
         """Nothing is held but the model, which goes with this object."""
@@ -70,9 +70,9 @@ class Pruned(lmms):
         return [self._said(*request.args[3:6], request) for request in requests]
 
     def _said(self, doc_id: int, task: str, split: str, request: Any) -> GenerationResult:
-        seed = sample_seed(self._seed, sample_id(split, doc_id))
-        said = self._answer(request, self.task_dict[task][split][doc_id], seed)
-        return GenerationResult(said.text, TokenCounts(said.prompt_tokens, said.new_tokens))
+        sample, doc = Sample(sample_id(split, doc_id), "", "", "", "", ()), self.task_dict[task][split][doc_id]
+        said = say(self._run, request, doc, sample)
+        return GenerationResult(said.prediction, TokenCounts(said.prompt_tokens, said.new_tokens))
 
     def loglikelihood(self, requests: list) -> NoReturn:
         raise NotImplementedError("this model generates answers; choices by likelihood cannot be pruned here")

@@ -1,28 +1,47 @@
-"""lmms-eval's tasks by name, each with the identity that a run of ours needs."""
+"""lmms-eval's tasks as benchmarks: found by name, each with its identity, its answerer and their own scoring."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
+import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from harness.integrations.lmms_eval.answer import pictures_of, sample_id
-from harness.integrations.lmms_eval.installed import VERSION
-from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, UnknownBenchmark, UsageError, nearest
-from harness.records.records import Sample, digest
+from harness.benchmarks import Benchmark
+from harness.integrations.lmms_eval.installed import VERSION, check_installed
+from harness.integrations.lmms_eval.native import MAX_NEW_TOKENS, cluster_of, pictures_of, sample_id, say, turn_of
+from harness.integrations.lmms_eval.wrapped import WRAP, Wrapped, check_class, inside, open_wrapped
+from harness.integrations.lmms_metrics import outcome_of
+from harness.models.loading import OpenModel, model_type, open_model, parted, resolve
+from harness.records.errors import (
+    BenchmarkUnavailable,
+    EnvironmentProblem,
+    HarnessError,
+    UnknownBenchmark,
+    UsageError,
+    nearest,
+)
+from harness.records.records import Record, Sample, digest, sample_seed
+from harness.request.opening import Bench, Cell, Sources
+from harness.request.request import Request
+from harness.run.accuracy import Answer, Generation
 
 # keys of a task's config that are left out of its revision: the rows themselves and the prompt in force count instead
 PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "lmms_eval_specific_kwargs")
-ANSWERING = ("adapter", "messages", "ours", "wrapped")  # the modules here that touch answers
+PREFIX = "lmms:"
+ANSWERING = ("native", "tasks", "wrapped")  # the modules here that touch answers
 FLAGS: Mapping[str, str] = {
     "random_fallback": r"\brandom\.(choice|choices|sample|randint|shuffle)\b",
     "judge": r"\bopenai\b|\bget_eval\b|\bget_chat_response\b|llm_judge|requests\.post",
@@ -30,32 +49,224 @@ FLAGS: Mapping[str, str] = {
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
+THEIR_NAMES: Mapping[str, str] = {
+    "qwen3_vl": "qwen3_vl", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl_hf", "llava": "llava_hf",
+    "llava_next": "llava_hf",
+}  # fmt: skip
+
+
+@contextmanager
+def answering(bench: Bench, cell: Cell) -> Iterator[Answer]:
+    """Answer a task's questions under the pruner of a cell: on a model of ours, or inside a class of theirs."""
+    if isinstance(bench.model, Wrapped):
+        with inside(bench.model, cell) as theirs:
+            yield partial(_record, bench.benchmark, theirs.say)
+    else:
+        yield partial(_record, bench.benchmark, partial(say, bench.open(cell)))
+
+
+def _record(task: Task, said: Callable[[Any, Mapping[str, Any], Sample], Generation], sample: Sample) -> Record:
+    """The record of a sample, not scored yet. Questions about one picture are one cluster."""
+    started = time.perf_counter()
+    request, doc = task.requests[sample.id], task.doc(sample)
+    random.seed(sample_seed(0, sample.id))  # some tasks shuffle options as they ask: the same, whoever asks it when
+    with redirect_stdout(sys.stderr):
+        found = said(request, doc, sample)
+        target = task.theirs.doc_to_target(doc)
+    answer = target if isinstance(target, str) else json.dumps(target, default=str)
+    sample = replace(sample, cluster=cluster_of(doc, sample.id), answer=answer)
+    return found.record(sample, None, time.perf_counter() - started)
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(Benchmark):
     """One of their tasks. theirs: their object; opened: another one of it, for an evaluation of its own.
 
     Their scoring may keep counts in its module (OCRBench does), so an object that has scored a run scores no other.
-    revision: changes with the rows that are asked, the task's config and code, the prompt profile, and the bridge.
-    flags: "random_fallback" where unparsed answers may be guessed, "judge" where another model may score.
+    revision: changes with the rows that are asked, the task's config and code, the prompts, and the modules here.
+    prompts: whose, by lmms-eval's name for a model. flags: "random_fallback" where unparsed answers may be guessed,
+    "judge" where another model may score.
     """
 
     theirs: Any
     opened: Callable[[], Any]
-    name: str
-    revision: str
-    samples: tuple[Sample, ...]
+    manager: Any
+    prompts: str
+    is_simple: bool
     flags: tuple[str, ...]
+
+    answerer = staticmethod(answering)
 
     @property
     def their_name(self) -> str:
         return self.theirs.config.task
 
-    def first_pictures(self) -> list[Image.Image]:
-        """The pictures of the first document, [] where it has none."""
-        return list(pictures_of(self.theirs.eval_docs[0]))
+    @cached_property
+    def requests(self) -> Mapping[str, Any]:
+        """Sample id -> their request."""
+        random.seed(0)
+        with redirect_stdout(sys.stderr):
+            self.theirs.set_fewshot_seed(seed=1234)  # their evaluator's
+            self.theirs.build_all_requests(limit=len(self.samples))
+        return {sample_id(one.args[5], one.args[3]): one for one in self.theirs.instances}
+
+    def doc(self, sample: Sample) -> Mapping[str, Any]:
+        """The document of a sample, its pictures decoded."""
+        doc_id, _, split = self.requests[sample.id].args[3:6]
+        return self.theirs.dataset[split][doc_id]
+
+    def load_image(self, sample: Sample, index: int) -> Image.Image:
+        return list(pictures_of(self.doc(sample)))[index].convert("RGB")
+
+    def prompt(self, sample: Sample) -> str:
+        return self.requests[sample.id].args[0]
+
+    def inputs(self, sample: Sample, model: OpenModel) -> Any:
+        """None where the document has no picture."""
+        request, doc = self.requests[sample.id], self.doc(sample)
+        if not self.is_simple:
+            return turn_of(model, request.args[1](doc)).inputs(model)
+        images = [image.convert("RGB") for image in request.args[2](doc)]
+        return model.prepare(images, request.args[0]) if images else None
+
+    def score(self, prediction: str, sample: Sample) -> None:
+        """Nothing yet: `judge` does it."""
+
+    def metrics(self, records: Iterable[Record]) -> dict[str, float]:
+        """None: `judge` gives them."""
+        return {}
+
+    def judge(self, records: Mapping[str, Record], folder: Path) -> tuple[Mapping[str, Record], Mapping[str, float]]:
+        """Scores and metrics by their own evaluator. Raises HarnessError where the task's code fails."""
+        from harness.integrations.lmms_eval.scoring import evaluate
+
+        try:
+            outcome = outcome_of(evaluate(self, records, folder), self.their_name)
+        except Exception as problem:  # a task's code may raise anything
+            why = f"{type(problem).__name__}: {problem}"
+            raise HarnessError(
+                f"lmms-eval's scoring of {self.their_name} failed ({why}); every answer is kept"
+            ) from problem
+        return {record.sample_id: record for record in outcome.scored(records)}, outcome.metrics
+
+    def facts(self, model: OpenModel) -> Mapping[str, Any]:
+        pixels = str(model.processor.image_processor.size)
+        told = {"version": VERSION, "prompts": self.prompts, "flags": list(self.flags), "pixels": pixels}
+        return {"lmms_eval": told}
+
+    def notes(self) -> Sequence[str]:
+        if not self.flags:
+            return ()
+        return (f"{self.their_name} may score by {' and '.join(self.flags)}: no ranked preset takes it",)
 
 
-def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -> list[Task]:
+@dataclass(frozen=True)
+class Word:
+    """A task or group in a command: "lmms:[DIR/][GROUP#]TASK[:PROMPTS]", a version behind it or not.
+
+    folder: with task files of one's own. group: whose way of asking the task is meant. prompts: a model of
+    lmms-eval, "" for that of the model's family.
+    """
+
+    folder: str
+    group: str
+    task: str
+    prompts: str
+
+    @staticmethod
+    def parse(words: str) -> Word:
+        """Raises UsageError for another version than the one that is here."""
+        words, _, version = words.removeprefix(PREFIX).partition("@")
+        if version and version != VERSION:
+            raise UsageError(f"{PREFIX}{words} was asked of lmms-eval {version}, here is {VERSION}; leave @... out")
+        folder, _, rest = words.rpartition("/")
+        rest, _, prompts = rest.partition(":")
+        group, _, task = rest.rpartition("#")
+        return Word(folder, group, task, prompts)
+
+    def __str__(self) -> str:
+        folder, group = f"{self.folder}/" if self.folder else "", f"{self.group}#" if self.group else ""
+        return f"{PREFIX}{folder}{group}{self.task}" + (f":{self.prompts}" if self.prompts else "")
+
+
+def open_task(request: Request) -> Task:
+    """The task that a request names.
+
+    Raises UnknownBenchmark, UsageError for a group or a task that generates no answers, BenchmarkUnavailable,
+    EnvironmentProblem where lmms-eval, or what the task imports, is not here.
+    """
+    word, tasks = _tasks_of(request)
+    if word.group and word.task in tasks:
+        return tasks[word.task]
+    if len(tasks) > 1 or word.group:
+        raise UsageError(f"{word} is no single task but these: {', '.join(tasks)}; write {PREFIX}GROUP#TASK for one")
+    return next(iter(tasks.values()))
+
+
+def members(request: Request) -> list[str]:
+    """The words of the tasks behind a word: itself, or those of a group. Raises as `open_task` does."""
+    word, tasks = _tasks_of(request)
+    if word.group or list(tasks) == [word.task]:
+        return [request.benchmark]
+    return [str(replace(word, group=word.task, task=name)) for name in tasks]
+
+
+def open_any_model(name: str, *, image_backend: str = "pil", **settings: str) -> OpenModel:
+    """`open_model`, or their class where the image backend is one: "lmms-eval" or "lmms-eval:CLASS"."""
+    if not is_wrapped(image_backend):
+        return open_model(name, image_backend=image_backend, **settings)
+    check_installed()
+    return open_wrapped(name, class_of(image_backend, name), **settings)
+
+
+def is_wrapped(image_backend: str) -> bool:
+    """Whether an image backend is a model class of lmms-eval's."""
+    return image_backend.partition(":")[0] == WRAP
+
+
+def class_of(image_backend: str, model: str) -> str:
+    """The class behind "lmms-eval[:CLASS]"; the one that lmms-eval has for the model's family where none is named."""
+    return image_backend.partition(":")[2] or THEIR_NAMES.get(model_type(*parted(resolve(model))), "")
+
+
+SOURCES = Sources(model=open_any_model, foreign={PREFIX.rstrip(":"): open_task})  # lmms-eval's beside our own
+
+
+def _tasks_of(request: Request) -> tuple[Word, Mapping[str, Task]]:
+    word = Word.parse(request.benchmark)
+    check_installed()
+    wrapped = is_wrapped(request.image_backend)
+    if wrapped and request.budget.kind == "flops_ratio":
+        raise UsageError("a FLOPs ratio cannot be asked of lmms-eval's own class; give tokens, or a share of them")
+    theirs = class_of(request.image_backend if wrapped else "", request.model)
+    with redirect_stdout(sys.stderr):
+        return word, _opened(word, word.prompts or theirs, _is_simple(theirs) if wrapped else False, request.limit)
+
+
+def _is_simple(their_name: str) -> bool:
+    from lmms_eval.models import get_model
+
+    check_class(their_name)
+    return get_model(their_name).is_simple
+
+
+@cache
+def _opened(word: Word, prompts: str, is_simple: bool, limit: int | None) -> Mapping[str, Task]:
+    manager = _manager(prompts, word.folder)
+    tasks = open_tasks(manager, word.group or word.task, prompts=prompts, is_simple=is_simple, limit=limit)
+    if word.prompts:
+        tasks = [replace(one, name=one.name.replace("@", f":{word.prompts}@")) for one in tasks]
+    return {task.their_name: task for task in tasks}
+
+
+@cache
+def _manager(prompts: str, folder: str) -> Any:
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager("ERROR", include_path=[folder] if folder else None, model_name=prompts)
+
+
+def open_tasks(manager: Any, word: str, *, prompts: str, is_simple: bool, limit: int | None) -> list[Task]:
     """The task of that name, or those of the group. manager: lmms-eval's TaskManager.
 
     Raises UnknownBenchmark, UsageError for tasks that generate no answers, BenchmarkUnavailable where the data cannot
@@ -72,7 +283,8 @@ def open_tasks(manager: Any, word: str, *, is_simple: bool, limit: int | None) -
         alone = load(name)[name] if name != word and name in manager.all_tasks else None
         return alone if alone is not None and _config(alone) == _config(theirs) else load(word)[name]
 
-    return [_task(theirs, functools.partial(again, name, theirs), limit) for name, theirs in load(word).items()]
+    how = {"manager": manager, "prompts": prompts, "is_simple": is_simple}
+    return [_task(theirs, limit, opened=partial(again, name, theirs), **how) for name, theirs in load(word).items()]
 
 
 def _loaded(manager: Any, word: str, kind: str) -> Mapping[Any, Any]:
@@ -96,21 +308,26 @@ def _leaves(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         yield from _leaves(task) if isinstance(task, Mapping) else ((task.config.task, task),)
 
 
-def _task(theirs: Any, opened: Callable[[], Any], limit: int | None) -> Task:
+def _task(theirs: Any, limit: int | None, **how: Any) -> Task:
     name = theirs.config.task
     if theirs.OUTPUT_TYPE != "generate_until":
-        raise UsageError(f"{name} is of the kind {theirs.OUTPUT_TYPE}; the bridge takes generate_until alone")
+        raise UsageError(f"{name} is of the kind {theirs.OUTPUT_TYPE}; generate_until alone can be answered here")
     split = theirs.config.test_split if theirs.has_test_docs() else theirs.config.validation_split
     docs = theirs.eval_docs_no_media
     count = min(limit or len(docs), len(docs))
     scoring = _files(_callables([theirs.config.process_results, theirs.config.metric_list]))
+    code = "\n".join(file.read_text() for file in scoring)
     return Task(
-        theirs,
-        opened,
-        f"lmms:{name}@{VERSION}",
-        _revision(theirs, count),
-        tuple(_sample(sample_id(split, number), doc) for number, doc in enumerate(islice(docs, count))),
-        tuple(flag for flag, words in FLAGS.items() if any(re.search(words, file.read_text()) for file in scoring)),
+        name=f"{PREFIX}{name}@{VERSION}",
+        title=f"{name}, a task of lmms-eval {VERSION}",
+        revision=_revision(theirs, count),
+        licence="see the data set's card",
+        max_new_tokens=int((theirs.config.generation_kwargs or {}).get("max_new_tokens") or MAX_NEW_TOKENS),
+        samples=tuple(_sample(sample_id(split, number), doc) for number, doc in enumerate(islice(docs, count))),
+        chance={},
+        theirs=theirs,
+        flags=tuple(flag for flag, words in FLAGS.items() if re.search(words, code)),
+        **how,
     )
 
 
@@ -125,7 +342,7 @@ def _revision(theirs: Any, count: int) -> str:
             "config": _config(theirs),
             "prompt": json.dumps(_in_force(theirs.lmms_eval_specific_kwargs), sort_keys=True, default=str),
             "code": [_sha(file) for file in _files(_callables(vars(theirs.config)))],
-            "bridge": [_sha(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING],
+            "answering": [_sha(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING],
         }
     )
 
@@ -161,7 +378,7 @@ def _plain(value: Any) -> str:
 
 
 def _callables(value: Any) -> Iterator[Callable[..., Any]]:
-    if isinstance(value, functools.partial):
+    if isinstance(value, partial):
         yield value.func
     elif callable(value):
         yield value

@@ -11,48 +11,38 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.flops.prefill import Cost, dims_of
-from harness.integrations.lmms_eval.answer import Said, pictures_of
-from harness.integrations.lmms_eval.native import Answer
+from harness.integrations.lmms_eval.native import pictures_of
 from harness.models.loading import OpenModel, adopt
 from harness.models.prune import Pruning, prune
 from harness.models.registry import parted, resolve
 from harness.models.replacing import replaced
-from harness.records.errors import EnvironmentProblem, HarnessError, UsageError
+from harness.records.errors import EnvironmentProblem, HarnessError, UsageError, nearest
+from harness.records.records import Sample, sample_seed
 from harness.request.opening import Cell
+from harness.run.accuracy import Generation
 from methods import build
 from methods.base import Budget
 
+WRAP = "lmms-eval"  # begins the name of the image backend of such a model; their class follows, behind a colon
+
 
 @dataclass(frozen=True)
-class Wrapped:
-    """One of their classes with its model, which many pruners share."""
+class Wrapped(OpenModel):
+    """The model of one of their classes, `inner`, which many pruners share. It is not timed: their class prepares."""
 
     inner: Any
-    model: OpenModel
 
-    @property
-    def is_simple(self) -> bool:
-        return self.inner.is_simple
-
-    @contextmanager
-    def answering(self, cell: Cell) -> Iterator[Answer]:
-        """What answers requests under the pruner of a cell; the model's own `generate` comes back behind it."""
-        request, model = cell.request, self.model
-        pruner = cell.pruner or build("full")
-        cost = Cost(dims_of(model.family.model.config), cell.pruner, model.family.info)
-        with prune(model.model, pruner, str(request.budget), processor=model.processor) as pruning:
-            yield _Answering(self.inner, model, pruning, cost)
+    is_timed: ClassVar[bool] = False
 
 
-def open_wrapped(name: str, their_name: str, dtype: str, device: str, attention: str) -> Wrapped:
+def open_wrapped(name: str, their_name: str, *, dtype: str, device: str, attention: str) -> Wrapped:
     """Their class of that name on a model of ours by name. Raises UsageError, EnvironmentProblem, UnknownModel."""
-    from lmms_eval.models import MODEL_REGISTRY_V2, get_model
+    from lmms_eval.models import get_model
 
-    if their_name not in MODEL_REGISTRY_V2.list_model_names():
-        raise UsageError(f"lmms-eval has no model class {their_name!r}; --prompt-as names the one to wrap")
+    check_class(their_name)
     source, revision = parted(resolve(name))
     wanted = {
         "pretrained": source, "revision": revision, "device": device, "device_map": device, "batch_size": 1,
@@ -66,7 +56,18 @@ def open_wrapped(name: str, their_name: str, dtype: str, device: str, attention:
         why = next(line for line in [*str(error).splitlines(), "an import fails"] if line)
         raise EnvironmentProblem(f"lmms-eval's {their_name} does not work here: {why}; install that") from error
     inner.model.eval()
-    return Wrapped(inner, adopt(name, inner.model, _processor_of(inner), f"lmms-eval:{their_name}"))
+    adopted = adopt(name, inner.model, _processor_of(inner), f"{WRAP}:{their_name}")
+    return Wrapped(**vars(adopted), inner=inner)
+
+
+def check_class(their_name: str) -> None:
+    """Raise UsageError unless lmms-eval has a model class of that name."""
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    known = MODEL_REGISTRY_V2.list_model_names()
+    if their_name not in known:
+        near = nearest(their_name, known)
+        raise UsageError(f"lmms-eval has no model class {their_name!r}; nearest: {near}. Write {WRAP}:CLASS")
 
 
 def _processor_of(inner: Any) -> Any:
@@ -76,30 +77,41 @@ def _processor_of(inner: Any) -> Any:
     raise UsageError(f"{type(inner).__name__} has no processor of transformers'; it cannot be wrapped")
 
 
+@contextmanager
+def inside(model: Wrapped, cell: Cell) -> Iterator[Inside]:
+    """What answers their requests under the pruner of a cell; the model's own `generate` comes back behind it."""
+    pruner = cell.pruner or build("full")
+    cost = Cost(dims_of(model.family.model.config), cell.pruner, model.family.info)
+    with prune(model.model, pruner, str(cell.request.budget), processor=model.processor) as pruning:
+        yield Inside(model, pruning, cost, cell.request.seed)
+
+
 @dataclass(frozen=True)
-class _Answering:
-    inner: Any
-    model: OpenModel
+class Inside:
+    """Their class inside a `prune` block. problems: what its `generate` raised for the question at hand."""
+
+    model: Wrapped
     pruning: Pruning
     cost: Cost
+    seed: int
     problems: list[BaseException] = field(default_factory=list)
 
-    def __call__(self, request: Any, doc: Mapping[str, Any], seed: int) -> Said:
+    def say(self, request: Any, doc: Mapping[str, Any], sample: Sample) -> Generation:
         """What their class answers. Raises what it swallowed: some of them answer "" to any exception."""
-        doc_id, task, split = request.args[3:6]
-        self.inner.task_dict = {task: {split: {doc_id: doc}}}
-        self.pruning.latest, self.pruning.seed = (), seed
+        inner, (doc_id, task, split) = self.model.inner, request.args[3:6]
+        inner.task_dict = {task: {split: {doc_id: doc}}}
+        self.pruning.latest, self.pruning.seed = (), sample_seed(self.seed, sample.id)
         self.problems.clear()
-        with replaced(self.inner.model, "generate", partial(self._generate, self.inner.model.generate)):
-            [answer] = self.inner.generate_until([request])
+        with replaced(inner.model, "generate", partial(self._generate, inner.model.generate)):
+            [answer] = inner.generate_until([request])
         for problem in self.problems:
             raise problem
         text = answer if isinstance(answer, str) else answer.text
         if self.pruning.latest:
             return self._measured(text)
         if next(pictures_of(doc), None) is not None:
-            raise HarnessError(f"{type(self.inner).__name__} showed its model no picture; it cannot be wrapped")
-        return Said(text, (0,) * len(self.model.family.decoder.layers))
+            raise HarnessError(f"{type(inner).__name__} showed its model no picture; it cannot be wrapped")
+        return Generation(text, (0,) * len(self.model.family.decoder.layers))
 
     def _generate(self, pruned: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
         try:
@@ -108,20 +120,18 @@ class _Answering:
             self.problems.append(problem)
             raise
 
-    def _measured(self, text: str) -> Said:
+    def _measured(self, text: str) -> Generation:
         if len(self.pruning.latest) != 1:
-            raise HarnessError(f"{type(self.inner).__name__} asked several prompts at once; budgets are kept for one")
-        trace = self.pruning.latest[0]
-        asked = None if self.pruning.budget.kind == "native" else self.pruning.budget.ask(trace.shape.n)
-        kind = self.pruning.budget.kind
+            raise HarnessError(
+                f"{type(self.model.inner).__name__} asked several prompts at once; budgets are kept for one"
+            )
+        [trace], kind = self.pruning.latest, self.pruning.budget.kind
+        asked = None if kind == "native" else self.pruning.budget.ask(trace.shape.n)
         plan = self.pruning.engine.plan(Budget(kind, asked or 0), trace.shape)
-        return Said(
-            text=text,
-            entering=trace.realised.entering,
+        return Generation.measured(
+            text,
+            trace.realised,
             full_tokens=trace.shape.n,
             asked_tokens=asked,
-            kept=trace.realised.kept,
-            merged=trace.realised.merged,
             flops=self.cost.by_stage(trace.realised, plan),
-            prompt_tokens=trace.text_tokens + trace.realised.entering[0],
         )

@@ -1,4 +1,4 @@
-"""lmms-eval's own evaluator, tasks and model classes with our pruners, without a network."""
+"""Runs of lmms-eval's tasks: its evaluator, tasks and model classes with our pruners, without a network."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ from lmms_eval.tasks import TaskManager
 from lmms_tasks import plain_rows, pope, suite_rows
 
 from harness.budget.spec import BudgetSpec
-from harness.integrations.lmms_eval.native import Ours
-from harness.integrations.lmms_eval.runner import Bridge
-from harness.integrations.lmms_eval.tasks import Task, open_tasks
+from harness.integrations.lmms_eval.tasks import Task, answering, members, open_task, open_tasks
 from harness.integrations.lmms_eval.wrapped import open_wrapped
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError
+from harness.request.opening import Bench, Sources
 from harness.request.request import Request
+from harness.run.comparison import Comparison
+from harness.run.runner import Story, environment, run
 from harness.store.database import Store
 from harness.store.log_reader import read_log
+from harness.store.shards import Shard
 from methods.base import BudgetInfeasible
 
 pytestmark = pytest.mark.proof
 ROWS = 8
+PLAIN = {"dtype": "float32", "device": "cpu", "attention": "sdpa"}
 BARE = "lmms_eval_specific_kwargs: {default: {pre_prompt: '', post_prompt: ''}}\n"  # as the embedded model was taught
 SHORT = "generation_kwargs: {max_new_tokens: 6}\n"  # a model that knows nothing does not know when to stop
 THEIR_PROMPT = "\nAnswer the question using a single word or phrase."
@@ -81,7 +84,7 @@ def manager(folder: Path) -> TaskManager:
 
 
 def task_of(manager: TaskManager, name: str = "pope_bare", **how: Any) -> Task:
-    [task] = open_tasks(manager, name, **{"is_simple": False, "limit": None, **how})
+    [task] = open_tasks(manager, name, **{"prompts": "qwen3_vl", "is_simple": False, "limit": None, **how})
     return task
 
 
@@ -89,22 +92,32 @@ def request_of(method: str, budget: str = "50%", **more: Any) -> Request:
     return Request(method, BudgetSpec.parse(budget), **more)
 
 
-@pytest.fixture
-def bridge_of(tmp_path: Path, manager: TaskManager, reference_a: OpenModel) -> Callable[..., Bridge]:
-    def build(notes: Notes, host: Any = None) -> Bridge:
-        store = Store(tmp_path / "store.duckdb")
-        return Bridge(host or Ours(reference_a), manager, "qwen3_vl", store, notes, notes.stop)
+@dataclass
+class Runs:
+    """Runs of tasks on one model into one store."""
 
-    return build
+    model: OpenModel
+    store: Store
+    notes: Notes
+
+    def run(self, task: Task, request: Request, **how: Any) -> Comparison:
+        sources = Sources(model=lambda name, **settings: self.model, foreign={"lmms": lambda request: task})
+        request = replace(request, benchmark="lmms:any")
+        return run(request, self.store, self.notes, stop=self.notes.stop, sources=sources, **how)
+
+
+@pytest.fixture
+def runs_of(tmp_path: Path, reference_a: OpenModel) -> Callable[..., Runs]:
+    return lambda notes, model=None: Runs(model or reference_a, Store(tmp_path / "store.duckdb"), notes)
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("pope_local", THEIR_PROMPT), ("pope_bare", "")])
 def test_their_pope_at_all_tokens_answers_as_native_generate_does(
-    manager: TaskManager, bridge_of, reference_a: OpenModel, name: str, suffix: str
+    manager: TaskManager, runs_of, reference_a: OpenModel, name: str, suffix: str
 ):
-    bridge = bridge_of(Notes())
-    told = bridge.run(task_of(manager, name), request_of("full", "100%"))
-    records = read_log(bridge.store.log_path(told.run.spec.run_id)).records
+    runs = runs_of(Notes())
+    told = runs.run(task_of(manager, name), request_of("full", "100%"))
+    records = read_log(runs.store.log_path(told.run.spec.run_id)).records
     for number, row in enumerate(suite_rows(ROWS)):
         prompt = reference_a.processed([row["image"].convert("RGB")], row["question"].strip() + suffix)
         native = reference_a.model.generate(**prompt, max_new_tokens=128, do_sample=False)
@@ -114,13 +127,13 @@ def test_their_pope_at_all_tokens_answers_as_native_generate_does(
     assert told.run.spec.benchmark == f"lmms:{name}@0.7.3"
 
 
-def test_at_half_the_tokens_every_sample_has_its_measured_budget_in_the_store(manager: TaskManager, bridge_of):
-    bridge = bridge_of(Notes())
-    model = bridge.host.model.model
+def test_at_half_the_tokens_every_sample_has_its_measured_budget_in_the_store(manager: TaskManager, runs_of):
+    runs = runs_of(Notes())
+    model = runs.model.model
     for method in ("fastv", "divprune"):
-        told = bridge.run(task_of(manager), request_of(method))
+        told = runs.run(task_of(manager), request_of(method))
         assert (told.run.figures.status, told.run.figures.n, told.run.figures.errors) == ("ok", ROWS, 0)
-        rows = bridge.store.query("FROM samples WHERE run_id = ? ORDER BY sample_id", [told.run.spec.run_id]).to_dict(
+        rows = runs.store.query("FROM samples WHERE run_id = ? ORDER BY sample_id", [told.run.spec.run_id]).to_dict(
             "records"
         )
         assert {row["full_tokens"] for row in rows} == {24, 64}  # pictures of 192 x 128 and of 256 x 256
@@ -133,41 +146,41 @@ def test_at_half_the_tokens_every_sample_has_its_measured_budget_in_the_store(ma
         assert told.run.figures.metrics["pope_accuracy"] == told.run.figures.accuracy == fmean(r["score"] for r in rows)
         assert told.run.figures.metrics["pope_yes_ratio"] == 5 / 8
         assert told.full.figures.accuracy >= 7 / 8 and told.random is not None
-    assert len(bridge.store.runs()) == 4  # two methods, and the controls once
-    assert bridge.host.model.model is model and sum(1 for _ in model.parameters()) > 100
+    assert len(runs.store.runs()) == 4  # two methods, and the controls once
+    assert runs.model.model is model and sum(1 for _ in model.parameters()) > 100
 
 
-def test_a_budget_that_cannot_be_reached_stops_before_anything_is_asked(manager: TaskManager, bridge_of):
+def test_a_budget_that_cannot_be_reached_stops_before_anything_is_asked(manager: TaskManager, runs_of):
     notes = Notes()
     with pytest.raises(BudgetInfeasible, match="fastv"):
-        bridge_of(notes).run(task_of(manager), request_of("fastv", "1%"))
+        runs_of(notes).run(task_of(manager), request_of("fastv", "1%"))
     assert (notes.answers, notes.titles) == (0, [])
 
 
-def test_what_is_done_is_not_asked_again(manager: TaskManager, bridge_of):
+def test_what_is_done_is_not_asked_again(manager: TaskManager, runs_of):
     first, again = Notes(), Notes()
-    told = bridge_of(first).run(task_of(manager), request_of("fastv"))
+    told = runs_of(first).run(task_of(manager), request_of("fastv"))
     assert first.answers == 3 * ROWS
-    assert bridge_of(again).run(task_of(manager), request_of("fastv")) == told
+    assert runs_of(again).run(task_of(manager), request_of("fastv")) == told
     assert (again.answers, again.titles) == (0, [])
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(manager: TaskManager, bridge_of, tmp_path: Path):
-    with pytest.raises(Interrupted, match="stopped after 5 samples of pope_bare; nothing is lost"):
-        bridge_of(Notes(stop_after=5)).run(task_of(manager), request_of("full", "100%"))
+def test_a_run_that_was_stopped_goes_on_where_it_was(manager: TaskManager, runs_of, tmp_path: Path):
+    with pytest.raises(Interrupted, match="stopped after 5 of 8 samples of unpruned; nothing is lost"):
+        runs_of(Notes(stop_after=5)).run(task_of(manager), request_of("full", "100%"))
     [log] = (tmp_path / "store.runs").glob("*.jsonl")
     assert [record.score for record in read_log(log).records.values()] == [None] * 5
     assert list(Store(tmp_path / "store.duckdb").runs()["status"]) == ["partial"]
     rest = Notes()
-    told = bridge_of(rest).run(task_of(manager), request_of("full", "100%"))
-    assert (rest.answers, rest.titles) == (3, ["pope_bare, unpruned: 3"])
+    told = runs_of(rest).run(task_of(manager), request_of("full", "100%"))
+    assert (rest.answers, rest.titles) == (3, ["unpruned: 3"])
     assert (told.run.figures.n, told.run.figures.status) == (ROWS, "ok")
     assert None not in [record.score for record in read_log(log).records.values()]
 
 
 KILLED = """
 import os, signal, sys
-import test_bridge_lmms as tests
+import test_lmms_tasks as tests
 from harness.models.loading import open_model
 
 class Deadly(tests.Notes):
@@ -178,33 +191,33 @@ class Deadly(tests.Notes):
 
 folder, store = sys.argv[1:]
 manager = tests.TaskManager("ERROR", include_path=[folder], include_defaults=False, model_name="qwen3_vl")
-host, notes = tests.Ours(open_model("reference-a")), Deadly()
-bridge = tests.Bridge(host, manager, "qwen3_vl", tests.Store(store), notes, notes.stop)
-bridge.run(tests.task_of(manager), tests.request_of("full", "100%"))
+runs = tests.Runs(open_model("reference-a"), tests.Store(store), Deadly())
+runs.run(tests.task_of(manager), tests.request_of("full", "100%"))
 """
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(
-    manager: TaskManager, bridge_of, folder: Path, tmp_path: Path
+    manager: TaskManager, runs_of, folder: Path, tmp_path: Path
 ):
     words = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "store.duckdb")]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    places = [str(Path(__file__).parents[up]) for up in (0, 1, 2)]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     assert subprocess.run(words, env=here, capture_output=True, check=False).returncode == -9
     [log] = (tmp_path / "store.runs").glob("*.jsonl")
     assert len(read_log(log).records) == 5
     rest = Notes()
-    told = bridge_of(rest).run(task_of(manager), request_of("full", "100%"))
+    told = runs_of(rest).run(task_of(manager), request_of("full", "100%"))
     assert rest.answers == ROWS - 5
     (tmp_path / "whole").mkdir()
-    bridge = replace(bridge_of(Notes()), store=Store(tmp_path / "whole/store.duckdb"))
-    whole = bridge.run(task_of(manager), request_of("full", "100%"))
+    runs = replace(runs_of(Notes()), store=Store(tmp_path / "whole/store.duckdb"))
+    whole = runs.run(task_of(manager), request_of("full", "100%"))
     assert whole.run.spec == told.run.spec and whole.run.figures.metrics == told.run.figures.metrics
-    one, other = (read_log(place).records.values() for place in (log, bridge.store.log_path(told.run.spec.run_id)))
+    one, other = (read_log(place).records.values() for place in (log, runs.store.log_path(told.run.spec.run_id)))
     assert [replace(record, seconds=0) for record in one] == [replace(record, seconds=0) for record in other]
 
 
 def test_a_crash_at_the_sixth_sample_keeps_five(
-    manager: TaskManager, bridge_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manager: TaskManager, runs_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     task, asked = task_of(manager), []
     native = task.theirs.doc_to_messages
@@ -217,7 +230,7 @@ def test_a_crash_at_the_sixth_sample_keeps_five(
 
     monkeypatch.setattr(task.theirs, "doc_to_messages", torn)
     with pytest.raises(OSError, match="truncated"):
-        bridge_of(Notes()).run(replace(task, opened=lambda: task.theirs), request_of("full", "100%"))
+        runs_of(Notes()).run(replace(task, opened=lambda: task.theirs), request_of("full", "100%"))
     [log] = (tmp_path / "store.runs").glob("*.jsonl")
     assert len(read_log(log).records) == 5
 
@@ -236,7 +249,7 @@ def share(results, args):
 
 
 def test_scoring_that_keeps_counts_in_its_module_sees_one_run_and_writes_beside_its_log(
-    manager: TaskManager, bridge_of, folder: Path
+    manager: TaskManager, runs_of, folder: Path
 ):
     place = pope(
         folder / "tally",
@@ -249,28 +262,30 @@ def test_scoring_that_keeps_counts_in_its_module_sees_one_run_and_writes_beside_
         TALLY + "\ndef score(doc, results):\n    return {'acc': pope_process_results(doc, results)['pope_accuracy']}\n"
     )
     other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False, model_name="qwen3_vl")
-    bridge = bridge_of(Notes())
-    told = bridge.run(task_of(other, "tally"), request_of("divprune"))
+    runs = runs_of(Notes())
+    told = runs.run(task_of(other, "tally"), request_of("divprune"))
     assert told.full.figures.accuracy == told.full.figures.metrics["acc"] == 0.75
     assert told.run.figures.accuracy == told.run.figures.metrics["acc"]
-    for run in bridge.store.runs()["run_id"]:
-        assert (bridge.store.log_folder / run / "submissions/answers.txt").read_text() == "4"
+    for name in runs.store.runs()["run_id"]:
+        assert (runs.store.log_folder / name / "submissions/answers.txt").read_text() == "4"
 
 
-def test_a_group_is_its_tasks_as_it_asks_them(folder: Path, bridge_of):
+def test_a_group_is_its_tasks_as_it_asks_them(folder: Path, runs_of):
     place = pope(folder / "group", suite_rows(2), "one", BARE)
     pope(place, suite_rows(3), "two", BARE)
     (place / "both.yaml").write_text(
         "group: both\ntask:\n  - one\n  - task: two\n    generation_kwargs: {max_new_tokens: 1}\n"
     )
     other = TaskManager("ERROR", include_path=[str(place)], include_defaults=False, model_name="qwen3_vl")
-    tasks = {task.their_name: task for task in open_tasks(other, "both", is_simple=False, limit=None)}
+    tasks = {
+        task.their_name: task for task in open_tasks(other, "both", prompts="qwen3_vl", is_simple=False, limit=None)
+    }
     assert {name: len(task.samples) for name, task in tasks.items()} == {"one": 2, "two": 3}
     assert tasks["one"].revision == task_of(other, "one").revision
     assert tasks["two"].revision != task_of(other, "two").revision
-    bridge = bridge_of(Notes())
+    runs = runs_of(Notes())
     records = [
-        read_log(bridge.store.log_path(bridge.run(task, request_of("full", "100%")).run.spec.run_id)).records
+        read_log(runs.store.log_path(runs.run(task, request_of("full", "100%")).run.spec.run_id)).records
         for task in tasks.values()
     ]
     assert [len(found) for found in records] == [len(task.samples) for task in tasks.values()]
@@ -308,16 +323,15 @@ def method_file(folder: Path, first: bool) -> str:
     return str(path)
 
 
-def test_a_changed_method_file_is_never_answered_from_a_log(manager: TaskManager, bridge_of, tmp_path: Path):
+def test_a_changed_method_file_is_never_answered_from_a_log(manager: TaskManager, runs_of, tmp_path: Path):
     task = task_of(manager)
-    one = bridge_of(Notes()).run(task, request_of(method_file(tmp_path, True), "25%"))
+    one = runs_of(Notes()).run(task, request_of(method_file(tmp_path, True), "25%"))
     notes = Notes()
-    bridge = bridge_of(notes)
-    other = bridge.run(task, request_of(method_file(tmp_path, False), "25%"))
+    runs = runs_of(notes)
+    other = runs.run(task, request_of(method_file(tmp_path, False), "25%"))
     assert notes.answers == ROWS  # the controls are answered from their logs, the method is not
     kept = [
-        read_log(bridge.store.log_path(told.run.spec.run_id)).records["test:1"].kept["interface"]
-        for told in (one, other)
+        read_log(runs.store.log_path(told.run.spec.run_id)).records["test:1"].kept["interface"] for told in (one, other)
     ]
     assert kept == [format((1 << 16) - 1, "x"), format(((1 << 16) - 1) << 48, "x")]
     assert one.run.spec.cell_id == other.run.spec.cell_id and one.run.spec.run_id != other.run.spec.run_id
@@ -350,19 +364,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def llava_hf(tiny: Path) -> Any:
     pytest.importorskip("decord")
-    return open_wrapped(str(tiny), "llava_hf", "float32", "cpu", "sdpa")
+    return open_wrapped(str(tiny), "llava_hf", **PLAIN)
 
 
-def test_their_class_at_all_tokens_answers_as_it_does_unwrapped(manager: TaskManager, bridge_of, tiny: Path, llava_hf):
-    bridge = bridge_of(Notes(), llava_hf)
-    told = bridge.run(task_of(manager, "pope_plain"), request_of("full", "100%", model=str(tiny)))
+def test_their_class_at_all_tokens_answers_as_it_does_unwrapped(manager: TaskManager, runs_of, tiny: Path, llava_hf):
+    runs = runs_of(Notes(), llava_hf)
+    told = runs.run(task_of(manager, "pope_plain"), request_of("full", "100%", model=str(tiny)))
     theirs = get_model("llava_hf")(pretrained=str(tiny), device="cpu", device_map="cpu", dtype="float32")
     results = simple_evaluate(
         model=theirs, tasks=[task_of(manager, "pope_plain").theirs], task_manager=manager, bootstrap_iters=0,
         cli_args=None,
     )  # fmt: skip
     answers = [row["filtered_resps"][0] for row in results["samples"]["pope_plain"]]
-    records = read_log(bridge.store.log_path(told.run.spec.run_id)).records.values()
+    records = read_log(runs.store.log_path(told.run.spec.run_id)).records.values()
     assert [record.prediction for record in records] == answers and len(set(answers)) > 1
     assert {record.entering for record in records} == {(36,) * 6}
     assert told.run.spec.image_backend == "lmms-eval:llava_hf"
@@ -370,30 +384,30 @@ def test_their_class_at_all_tokens_answers_as_it_does_unwrapped(manager: TaskMan
 
 def test_a_class_that_does_not_exist_or_does_not_work_here_is_named(tiny: Path):
     with pytest.raises(UsageError, match="has no model class 'llava_hff'"):
-        open_wrapped(str(tiny), "llava_hff", "float32", "cpu", "sdpa")
+        open_wrapped(str(tiny), "llava_hff", **PLAIN)
     if find_spec("torchvision") is None:
         with pytest.raises(EnvironmentProblem, match=r"qwen3_vl does not work here: .*Torchvision"):
-            open_wrapped("reference-a", "qwen3_vl", "float32", "cpu", "sdpa")
+            open_wrapped("reference-a", "qwen3_vl", **PLAIN)
 
 
 def test_their_class_under_a_pruner_keeps_a_quarter_and_is_given_back(
-    manager: TaskManager, bridge_of, tiny: Path, llava_hf
+    manager: TaskManager, runs_of, tiny: Path, llava_hf
 ):
-    bridge = bridge_of(Notes(), llava_hf)
+    runs = runs_of(Notes(), llava_hf)
     for method in ("random", "divprune"):
-        told = bridge.run(task_of(manager, "pope_plain"), request_of(method, "25%", model=str(tiny)))
-        records = read_log(bridge.store.log_path(told.run.spec.run_id)).records.values()
+        told = runs.run(task_of(manager, "pope_plain"), request_of(method, "25%", model=str(tiny)))
+        records = read_log(runs.store.log_path(told.run.spec.run_id)).records.values()
         assert {record.entering for record in records} == {(9,) * 6} and told.run.figures.status == "ok"
         assert {(record.full_tokens, record.asked_tokens) for record in records} == {(36, 9)}
     assert "generate" not in vars(llava_hf.inner.model)
 
 
-def test_what_their_class_swallows_is_raised(manager: TaskManager, bridge_of, tiny: Path, llava_hf, tmp_path: Path):
+def test_what_their_class_swallows_is_raised(manager: TaskManager, runs_of, tiny: Path, llava_hf, tmp_path: Path):
     path = tmp_path / "edge.py"
     path.write_text(METHOD.replace("FIRST", "1 / 0"))
     request = request_of(str(path), "25%", model=str(tiny))
     with pytest.raises(ZeroDivisionError):
-        bridge_of(Notes(), llava_hf).run(task_of(manager, "pope_plain"), request)
+        runs_of(Notes(), llava_hf).run(task_of(manager, "pope_plain"), request)
 
 
 def test_tasks_that_are_unknown_or_of_another_kind_are_named(manager: TaskManager, folder: Path):
@@ -440,12 +454,59 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return commands_in(tmp_path, monkeypatch, capsys)
 
 
-def test_the_command_runs_a_task_and_another_that_fails_takes_nothing_with_it(harness: Command, folder: Path):
-    words = ("--include-path", str(folder), "--method", "fastv", "--limit", "2")
-    told = harness("bridge", "lmms", "--tasks", "pope_bare,pope_lokal", "--json", *words)
-    assert told.code == 1 and "1 of 2 tasks failed: pope_lokal: lmms-eval has no task" in told.complaint
-    [run] = told.document
+def test_a_task_in_a_folder_runs_and_sweeps_as_any_benchmark(harness: Command, folder: Path):
+    words = ("--limit", "2", "--no-timing", "--json")
+    run = harness("run", "--benchmark", f"lmms:{folder}/pope_bare", "--method", "fastv", *words).document
     assert (run["benchmark"], run["status"], run["accuracy"]["n"]) == ("lmms:pope_bare@0.7.3", "ok", 2)
     assert "pope_f1_score" in run["metrics"] and run["controls"]["random"] is not None
-    shown = harness("show", run["run_id"], "--json")
-    assert shown.document["accuracy"] == run["accuracy"]["value"]
+    assert harness("show", run["run_id"], "--json").document["accuracy"] == run["accuracy"]["value"]
+    swept = harness("sweep", "--benchmarks", f"lmms:{folder}/pope_bare", "--methods", "fastv,divprune",
+                    "--budgets", "50%", "--no-controls", *words)  # fmt: skip
+    assert swept.code == 0, swept.err
+    ids = {row["run_id"] for row in harness("list", "runs", "--json").document}
+    assert run["run_id"] in ids and len(ids) == 4  # full, random and fastv once, divprune
+
+
+def test_a_group_in_a_command_is_a_run_for_each_of_its_tasks(harness: Command, folder: Path):
+    place = pope(folder / "pair", suite_rows(2), "left", BARE)
+    pope(place, suite_rows(3), "right", BARE)
+    (place / "pair.yaml").write_text("group: pair\ntask: [left, right]\n")
+    said = harness("run", "--benchmark", f"lmms:{place}/pair", "--method", "full", "--no-timing", "--json")
+    runs = said.document["runs"]
+    assert [(one["benchmark"], one["accuracy"]["n"]) for one in runs] == [
+        ("lmms:left@0.7.3", 2), ("lmms:right@0.7.3", 3),
+    ]  # fmt: skip
+    assert said.code == 0
+
+
+def test_prompts_of_another_model_are_part_of_a_benchmarks_name(folder: Path):
+    def name(words: str) -> str:
+        return open_task(request_of("full", "100%", benchmark=f"lmms:{folder}/pope_local{words}")).name
+
+    assert (name(""), name(":plm")) == ("lmms:pope_local@0.7.3", "lmms:pope_local:plm@0.7.3")
+    with pytest.raises(UsageError, match="cannot be asked of lmms-eval's own class"):
+        request = request_of("fastv", "flops_ratio:0.5", benchmark="lmms:pope", image_backend="lmms-eval:llava_hf")
+        members(request)
+
+
+def test_a_task_can_be_timed_in_a_process_of_its_own(harness: Command, folder: Path):
+    words = ("--limit", "2", "--pairs", "2", "--sessions", "2", "--json")
+    run = harness("run", "--benchmark", f"lmms:{folder}/pope_bare", "--method", "divprune", *words).document
+    assert run["latency"]["sessions"] == 2 and run["latency"]["lr"] is not None
+
+
+def test_a_run_in_shards_is_the_run_that_was_not(manager: TaskManager, runs_of, tmp_path: Path):
+    whole = runs_of(Notes()).run(task_of(manager), request_of("random"))
+    runs = replace(runs_of(Notes()), store=Store(tmp_path / "shared/store.duckdb"))
+    bench = Bench(runs.model, task_of(manager), task_of(manager).samples)
+    story = Story(bench, runs.store, runs.notes, runs.notes.stop, environment())
+    cell = bench.cell(replace(request_of("random"), benchmark="lmms:any"))
+    full = story.reach(bench.cell(cell.request.control("full")), answering)
+    for index in (2, 0, 1):
+        story.answer_shard(cell, answering, Shard(index, 3))
+    found = story.reach(cell, answering, full)
+    assert found.spec == whole.run.spec and found.figures.metrics == whole.run.figures.metrics
+    others = read_log(runs_of(Notes()).store.log_path(found.spec.run_id)).records
+    assert {n: replace(one, seconds=0) for n, one in found.records.items()} == {
+        n: replace(one, seconds=0) for n, one in others.items()
+    }

@@ -1,8 +1,7 @@
-"""What the bridge to lmms-eval does of its own accord; lmms-eval itself is not needed here."""
+"""What runs of lmms-eval's tasks do of their own accord; lmms-eval itself is not needed here."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,11 @@ from PIL import Image
 
 from harness import doctor
 from harness.integrations.lmms_eval import installed
-from harness.integrations.lmms_eval.answer import Outcome, Said, cluster_of, outcome_of
-from harness.integrations.lmms_eval.native import stopped, turn_of
-from harness.integrations.lmms_eval.tasks import rows_hash
+from harness.integrations.lmms_eval.native import cluster_of, stopped, turn_of
+from harness.integrations.lmms_eval.tasks import Word, rows_hash
+from harness.integrations.lmms_metrics import Outcome, outcome_of
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
-from harness.records.records import Environment, Record
-from harness.records.run_spec import RunSpec
-from harness.run.comparison import compare
-from harness.run.figures import figures_of
-from harness.store.database import Store
-from harness.store.log_reader import RunContents, read_log
-from harness.store.log_writer import RunLog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,14 +36,14 @@ def test_pictures_and_words_reach_the_template_in_their_order(reference_a: OpenM
     place = "<|vision_start|><|image_pad|><|vision_end|>"
     assert f"is {place} like {place}?" in turn.text
     assert [one.getpixel((0, 0))[0] for one in turn.images] == [1, 3]
-    assert reference_a.family.inputs(turn.processed(reference_a)).shape.n == 8
+    assert turn.inputs(reference_a).shape.n == 8
 
 
 def test_a_turn_with_one_picture_first_is_the_harness_own(reference_a: OpenModel):
     content = [{"type": "image", "url": image(9)}, {"type": "text", "text": "how many stars?"}]
-    bridged = turn_of(reference_a, [{"role": "user", "content": content}]).processed(reference_a)
-    own = reference_a.processed([image(9)], "how many stars?")
-    assert bridged["input_ids"].equal(own["input_ids"]) and bridged["pixel_values"].equal(own["pixel_values"])
+    theirs = turn_of(reference_a, [{"role": "user", "content": content}]).inputs(reference_a)
+    own = reference_a.prepare([image(9)], "how many stars?")
+    assert theirs.prompt.input_ids.equal(own.prompt.input_ids) and theirs.pixels.equal(own.pixels)
 
 
 def test_video_is_refused(reference_a: OpenModel):
@@ -101,52 +93,44 @@ def test_a_task_without_a_mean_has_metrics_alone():
     )
 
 
-def log_of(folder: Path, method: str, scores: dict[str, float]) -> RunContents:
-    """A finished run over two questions, scored as `Outcome` says."""
-    spec = RunSpec(
-        method=method, settings={}, model="m", model_revision="1", benchmark="lmms:t@0", benchmark_revision="1",
-        budget_kind="layer_average", budget_value=0.5, seed=0, limit=None, sample_ids="", dtype="float32",
-        attention="sdpa", image_backend="pil", device="cpu", code="",
-    )  # fmt: skip
-    path = Store(folder / "store.duckdb").log_path(spec.run_id)
-    said = Said("yes", (4, 4), full_tokens=8, asked_tokens=4)
-    with RunLog.open(path, spec, Environment("here")) as log:
-        log.append(*(said.record(f"test:{n}", {"image": image(n)}, "yes", 0.1) for n in range(2)))
-        log.append(*Outcome({}, scores).scored(read_log(path).records))
-        contents = read_log(path)
-        log.finish(replace(figures_of(contents, contents, "here"), metrics={"f1": 0.5}))
-    return read_log(path)
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("lmms:pope", Word("", "", "pope", "")),
+        ("lmms:pope@0.7.3", Word("", "", "pope", "")),
+        ("lmms:./mine/pope_local:plm", Word("./mine", "", "pope_local", "plm")),
+        ("lmms:/data/mine/both#two:plm", Word("/data/mine", "both", "two", "plm")),
+    ],
+)
+def test_a_word_names_a_task_its_folder_its_group_and_whose_prompts(words: str, meant: Word):
+    assert Word.parse(words) == meant and Word.parse(str(meant)) == meant
 
 
-def test_a_run_without_scores_has_its_budget_and_metrics_and_no_accuracy(tmp_path: Path):
-    own = log_of(tmp_path, "fastv", {})
-    store = Store(tmp_path / "store.duckdb")
-    store.rebuild()
-    run = store.run(own.spec.run_id)
-    assert (run["status"], run["accuracy"], run["ra"], run["realised_tokens"]) == ("ok", None, None, 4.0)
-    assert run["metrics"] == {"f1": 0.5}
-    assert store.query("SELECT score FROM samples")["score"].isna().all()
-    told = compare(own, log_of(tmp_path, "full", {}), log_of(tmp_path, "random", {}))
-    assert told.over_random is None and told.run.accuracy_by_category == {}
-
-
-def test_a_run_with_scores_has_them_in_place_of_none(tmp_path: Path):
-    own = log_of(tmp_path, "fastv", {"test:0": 1.0, "test:1": 0.0})
-    assert [record.score for record in own.records.values()] == [1.0, 0.0] and own.figures.accuracy == 0.5
-    assert isinstance(own.records["test:0"], Record)
+def test_a_task_of_another_version_is_refused():
+    with pytest.raises(UsageError, match=r"lmms:pope was asked of lmms-eval 0\.6\.0, here is 0\.7\.3"):
+        Word.parse("lmms:pope@0.6.0")
 
 
 def test_without_lmms_eval_the_command_names_the_lines_that_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(installed, "absent", lambda: ["lmms_eval", "loguru"])
-    said = commands_in(tmp_path, monkeypatch, capsys)("bridge", "lmms", "--tasks", "pope", "--method", "fastv")
+    said = commands_in(tmp_path, monkeypatch, capsys)("run", "--benchmark", "lmms:pope", "--method", "fastv")
     assert said.code == 3
     assert "needs lmms_eval, loguru; in a checkout: pip install -c constraints-lmms.txt --no-deps" in said.complaint
     monkeypatch.setattr(installed, "found_version", lambda: None)
     finding = doctor.lmms_eval()
     assert (finding.state, finding.advice) == ("missing", " && ".join(installed.LINES))
     assert "not here: lmms_eval, loguru" in finding.found
+
+
+def test_a_class_of_theirs_is_for_their_tasks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    harness = commands_in(tmp_path, monkeypatch, capsys)
+    said = harness("run", "--method", "fastv", "--image-backend", "lmms-eval:llava_hf")
+    assert said.code == 2 and "answers its own tasks alone, lmms:TASK, got the benchmark reference" in said.complaint
+    assert harness("run", "--method", "fastv", "--image-backend", "pil:llava_hf").code == 2
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch):
