@@ -172,8 +172,12 @@ def test_a_paper_stands_beside_a_row_as_a_reference():
     stage = Stage("internvl3-1b", True, device="cpu", attention="eager")
     cell = Cell(stage, Scene(448, 448), "divprune", BudgetSpec.parse("50%"))
     row = Book(None, [cell]).add(Outcome(cell, "error", "out of memory", {}))
-    assert row["published"]["lr"] == -0.248 and "A100, eager" in row["published"]["source"]
+    assert (row["published"]["lr"], row["published"]["prefill_ms"]) == (-0.248, 156.0)
+    assert "A100, eager" in row["published"]["source"] and "as quoted in reading notes" in row["published"]["source"]
+    own = published("internvl3-1b", "quietprune", "50%")
+    assert (own["lr"], own["prefill_ms"]) == (0.421, None)  # the digests give no prefill time of the paper's own method
     assert published("internvl3-1b", "divprune", "25%") is None
+    assert published("internvl3-1b", "divprune", "interface_kept:50%") is None  # another budget
 
 
 def test_a_scene_depends_on_its_seed_alone_and_has_no_answer():
