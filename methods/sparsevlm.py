@@ -61,7 +61,7 @@ AFFINITY = Signal("affinity")
 
 @dataclass(frozen=True)
 class SparseVLM(Pruner):
-    """version: of the authors' code. retain: the authors' list for native runs. layers (of `depth`) behind which tokens go.
+    """version: of the authors' code. retain: their list for native runs. layers (of `depth`) behind which tokens go.
 
     heads: heads that count in v2.0.
     """
