@@ -57,7 +57,7 @@ PATCHES, SEGMENTS = Signal("patches", tower="clip"), Signal("text", tower="clip"
 
 @dataclass(frozen=True)
 class CDPruner(Pruner):
-    """relevance: what a token is weighed by. clip_folder: local folder of a CLIP model and its tokenizer."""
+    """relevance: what weighs a token; clip_folder: local folder of a CLIP model and its tokenizer, for "clip"."""
 
     name = "cdpruner"
     title = "CDPruner"
