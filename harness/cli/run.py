@@ -49,7 +49,8 @@ def run(
     from harness.cli.progress import Bar
     from harness.cli.stores import open_store
     from harness.cli.telling import print_suite
-    from harness.integrations.lmms_eval.tasks import PREFIX, SOURCES, members
+    from harness.integrations.lmms_eval.installed import PREFIX
+    from harness.integrations.lmms_eval.opening import SOURCES, members
     from harness.latency.profiler import profile_request
     from harness.latency.session import protocol_for
     from harness.models.quiet import quiet_transformers

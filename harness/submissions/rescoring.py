@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 
 from harness.benchmarks.base import Benchmark
+from harness.integrations.lmms_eval.installed import PREFIX
 from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UnknownBenchmark
 from harness.records.records import Record, Sample
 from harness.submissions.run_checks import Claim, same
-
-LMMS = "lmms:"  # begins the name of one of its tasks
 
 
 class Judge:
@@ -52,7 +51,7 @@ class Judge:
     def _opened(self, name: str) -> Benchmark | str:
         from harness.benchmarks.registry import EMBEDDED_SUITES, declarations, open_benchmark
 
-        if name.startswith(LMMS):
+        if name.startswith(PREFIX):
             return f"answers to {name} were not judged again: lmms-eval does that, in `harness run` alone"
         if name not in EMBEDDED_SUITES and name in declarations() and self._data_dir is None:
             return f"answers to {name} were not judged again: its data set is not here (--data-dir)"

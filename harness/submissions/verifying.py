@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.budget.spec import BudgetSpec
-from harness.integrations.lmms_eval.tasks import SOURCES
+from harness.integrations.lmms_eval.opening import SOURCES
 from harness.latency.machine import machine
 from harness.records.errors import EnvironmentProblem, UsageError
 from harness.records.progress import Watcher

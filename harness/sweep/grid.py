@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetError, BudgetSpec
-from harness.integrations.lmms_eval.tasks import PREFIX, members
+from harness.integrations.lmms_eval.installed import PREFIX
+from harness.integrations.lmms_eval.opening import members
 from harness.latency.protocol import Protocol
 from harness.models.registry import resolve
 from harness.records.errors import UsageError, nearest

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.integrations.lmms_eval.tasks import SOURCES
+from harness.integrations.lmms_eval.opening import SOURCES
 from harness.models.loading import OpenModel
 from harness.records.errors import (
     CorruptLog,

@@ -11,7 +11,8 @@ from PIL import Image
 from harness import doctor
 from harness.integrations.lmms_eval import installed
 from harness.integrations.lmms_eval.native import cluster_of, stopped, turn_of
-from harness.integrations.lmms_eval.tasks import Word, rows_hash
+from harness.integrations.lmms_eval.opening import Word
+from harness.integrations.lmms_eval.tasks import rows_hash
 from harness.integrations.lmms_metrics import Outcome, outcome_of
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError

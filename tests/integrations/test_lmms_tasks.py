@@ -26,7 +26,8 @@ from lmms_eval.tasks import TaskManager
 from lmms_tasks import plain_rows, pope, suite_rows
 
 from harness.budget.spec import BudgetSpec
-from harness.integrations.lmms_eval.tasks import Task, answering, members, open_task, open_tasks
+from harness.integrations.lmms_eval.opening import members, open_task
+from harness.integrations.lmms_eval.tasks import Task, answering, open_tasks
 from harness.integrations.lmms_eval.wrapped import open_wrapped
 from harness.models.loading import OpenModel
 from harness.records.errors import BenchmarkUnavailable, EnvironmentProblem, Interrupted, UnknownBenchmark, UsageError

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from harness.records.errors import EnvironmentProblem
 
+PREFIX = "lmms:"  # begins the name of a benchmark that is a task of lmms-eval's
 VERSION = "0.7.3"  # its internals move monthly
 LINES = (
     "pip install -c constraints-lmms.txt --no-deps lmms-eval",
