@@ -169,6 +169,8 @@ def test_a_plugins_package_counts_and_what_is_installed_beside_it_does_not(tmp_p
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text)
     assert closure([place / "mine/demo.py"]) == {place / "mine/demo.py", place / "mine/ops.py"}
+    (place / "alone.py").write_text("import torch\n")
+    assert closure([place / "alone.py"]) == {place / "alone.py"}
 
 
 def test_a_method_is_found_by_name_and_by_path_and_its_place_does_not_count(checkout: Path, monkeypatch):
