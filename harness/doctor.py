@@ -61,8 +61,6 @@ def install(extra: str) -> str:
 
 
 FLASH = "pip install flash-attn --no-build-isolation"
-
-
 EXTRAS = (
     Extra("flash attention", ("flash_attn",), "--attention flash_attention_2, on an accelerator", FLASH),
     Extra("profile", ("tensorboard", "torch_tb_profiler"), "TensorBoard's view of --profile", install("profile")),
@@ -113,21 +111,13 @@ def latency(seconds: float) -> Check:
 
 
 GIB = 1024**3
-
-
 LEAST_FREE_BYTES = GIB
-
-
 VERSIONS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
     "torch": ((2, 6), (3,), "device events and the attention registry"),
     "transformers": ((5, 18), (6,), "the staged path is proven on these"),
     "duckdb": ((1, 5), (2,), "2.0.0 loses rows when processes take turns"),
 }
-
-
 REINSTALL = "reinstall the package, or run `git checkout .` in a clone"
-
-
 WATCHED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF")
 
 

@@ -17,11 +17,7 @@ from harness.report.blocks import Markup, tag
 from leaderboard.charts import plain_text
 
 PATCHES = "patches"  # a mask over single patches, not units
-
-
 DROPPED, GONE, MERGED, KEPT = range(4)  # gone: dropped or merged, the record does not say which
-
-
 WORDS = ("dropped", "dropped or merged", "merged into a kept token", "kept")
 
 
@@ -76,25 +72,15 @@ def _depth(site: str) -> tuple[int, int, str]:
 
 
 ACROSS = 4  # pictures in a row
-
-
 SIDE = 250  # pixels of one
-
-
 LOOKS = {
     DROPPED: "rgba(10,12,16,0.82)",
     GONE: "rgba(10,12,16,0.66)",
     MERGED: "rgba(224,150,24,0.60)",
     KEPT: "rgba(0,0,0,0)",
 }
-
-
 TARGET = "#ff3b6b"
-
-
 MERGE_SIGN = "+"
-
-
 PHOTO = "linear-gradient(135deg,#8fb7d9,#d8cfa8)"  # stands for an image under a swatch
 
 

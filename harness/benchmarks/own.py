@@ -80,8 +80,6 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
 
 
 MAX_NEW_TOKENS = 32
-
-
 PATH_LENGTH = 255  # an image's text up to this length is a path, a longer one base64
 
 

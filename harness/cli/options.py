@@ -91,8 +91,6 @@ def filled(context: typer.Context, asked: Options, values: Mapping[str, Any]) ->
 Method, Setting, Model = (flag(CellWords, name) for name in ("method", "settings", "model"))
 Seed, Device, Attention = (flag(CellWords, name) for name in ("seed", "device", "attention"))
 DataDir, Timing, Store, Json = (flag(RunOptions, name) for name in ("data_dir", "timing", "store", "json"))
-
-
 Models = Annotated[
     str | None, typer.Option(metavar="A,B", help="Short names (`harness list models`), folders or hub ids.")
 ]

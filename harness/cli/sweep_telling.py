@@ -29,8 +29,6 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "unsupported": (UNSUPPORTED,),
     "failed": (ERROR, FAILED_BUDGET, DAMAGED),
 }
-
-
 COLUMNS = ("model", "benchmark", "method", "budget", "seed", "status", "accuracy", "ra", "message")
 
 

@@ -59,19 +59,11 @@ What = Annotated[
         "submissions: results, or a batch or file in it.",
     ),
 ]
-
-
 Golden = Annotated[Path | None, typer.Option("--golden", metavar="DIR", help="A folder of golden .npz files.")]
-
-
 FamilyName = Annotated[str, typer.Option("--family", help="A model family, or all.")]
-
-
 Base = Annotated[
     str, typer.Option("--base", metavar="COMMIT", help="Submissions of this commit must still be there, unchanged.")
 ]
-
-
 Unconfined = Annotated[
     bool, typer.Option("--unconfined", help="Run a file that you trust in this process, for a debugger.")
 ]
@@ -140,8 +132,6 @@ def _golden(folder: Path, json: bool) -> bool:
 
 
 CONDUCT = {"check": "conduct", "sentence": "A method computes within its limits and reaches for nothing else."}
-
-
 _STATUSES = {
     "pass": "pass",
     "fail": "fail",

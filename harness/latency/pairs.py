@@ -13,8 +13,6 @@ from harness.latency.clock import TOTAL
 from harness.records.records import LatencyRow
 
 WALL, PREPROCESS = "wall", "preprocess"
-
-
 _TWICE = "session {!r} has pair {} of shape {!r} twice; give each session a name of its own"
 
 

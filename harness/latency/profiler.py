@@ -24,8 +24,6 @@ from harness.request.opening import Sources, open_bench
 from harness.request.request import Request
 
 CYCLES, TIMED, TRACED = 8, 3, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
-
-
 _RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
 
 

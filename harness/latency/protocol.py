@@ -39,26 +39,12 @@ __all__ = [
     "preprocess_rows",
     "summarise",
 ]
-
-
 FEWEST_PAIRS = 5  # of a shape, however little time there is
-
-
 CONTROL_EVERY, FIRST_CONTROL = 10, 4  # pairs 4, 14, 24, ... are controls: one falls even into the shortest session
-
-
 SETTLED_WINDOW, SETTLED_TOLERANCE = 5, 0.02
-
-
 FEWEST_WARMUPS, MOST_WARMUPS = 5, 50
-
-
 WARMUP_SHARE = 1 / 8  # of a shape's time, for each arm, where a time is given
-
-
 PREPROCESS_REPETITIONS = 5
-
-
 Run = Callable[[StageClock], Any]
 
 

@@ -40,14 +40,8 @@ if TYPE_CHECKING:
     from harness.request.open_run import OpenRun
 
 OTHER_STAGE = "other"
-
-
 _ATTENTION = ("scaled_dot_product", "flash_attn")  # parts of the operators' names
-
-
 _KINDS = (("flash", "flash"), ("efficient", "memory-efficient"), ("cudnn", "cudnn"), ("", "fused"))
-
-
 _SOFTMAX = torch.ops.aten._softmax.default  # what an unfused attention ends in
 
 
@@ -132,11 +126,7 @@ def kv_cache_bytes(dims: ModelDims, realised: Realised, bytes_per_value: int) ->
 
 
 RATE_SECONDS, ENERGY_SECONDS = 0.5, 5.0  # NVML's counter moves every 20 to 100 ms
-
-
 FEWEST_REPETITIONS = 3
-
-
 Clock = Callable[[], float]
 
 
@@ -182,11 +172,7 @@ def _loop(run: Callable[[], Any], wait: Callable[[], Any], least_s: float, now_s
 
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
 Cases = Mapping[str, "Case"]
-
-
 Arms = Mapping[str, "tuple[Arm, Arm]"]
 
 

@@ -27,20 +27,10 @@ from harness.latency.statistics import STAGES, LatencySummary
 from harness.records.records import ResourceRow
 
 TERA, GIGA = 1e12, 1e9
-
-
 VENDOR, MEASURED = "vendor", "measured"
-
-
 MEASURING_SECONDS, FEWEST_REPETITIONS = 0.15, 3
-
-
 _SIDE = {"cpu": 512}  # of the square matrices; an accelerator needs larger ones to be busy
-
-
 _SIDE_ELSEWHERE, _COPIED_ELSEWHERE = 8192, 512 * 2**20
-
-
 _COPIED_BYTES = {"cpu": 64 * 2**20}
 
 
@@ -130,8 +120,6 @@ def best_seconds(
 
 
 BASE, PRUNED, LATE = "base", "pruned", "late"  # late: no visual token enters the LLM
-
-
 _FLOPS_KEY = {"llm_prefill": "llm"}  # stage -> its name in `Record.flops`, where they differ
 
 

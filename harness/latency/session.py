@@ -31,14 +31,8 @@ from harness.request.request import Request
 from methods.base import Plan
 
 SAMPLES = 16  # timed
-
-
 QUICK_SECONDS, QUICK_PAIRS = 30.0, 60  # the default without an accelerator: whichever bound is met first
-
-
 Row = LatencyRow | ResourceRow
-
-
 T = TypeVar("T")
 
 

@@ -35,14 +35,8 @@ from harness.latency.pairs import (
 from harness.records.records import LatencyRow, ResourceRow
 
 PUBLISHED_PAIRS, PUBLISHED_SESSIONS = 30, 5
-
-
 WIDEST_CONTROL = 0.05  # half width of the controls' interval, as a ratio: wider ones cannot vouch for anything
-
-
 THROTTLE_BITS = 4 | 8 | 32 | 64 | 128  # NVML: power cap, hardware slow-down, heat (twice), power brake
-
-
 THROTTLED_SHARE = 0.05  # of the repetitions; one moment in a long session is no reason
 
 
@@ -76,14 +70,8 @@ def was_throttled(resources: Iterable[ResourceRow]) -> bool | None:
 
 
 __all__ = ["PUBLISHED_PAIRS", "PUBLISHED_SESSIONS", "STAGES", "LatencySummary", "summarise"]
-
-
 STAGES = ("vit", "projector", "select", "llm_prefill")
-
-
 RESIDUAL = "residual"
-
-
 RESIDUAL_FAULT_RATIO = 0.05
 
 

@@ -32,8 +32,6 @@ from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
 UNTIMED_PREFILLS = 3  # of a session beside its pairs: the method's first, then one of each arm that is watched
-
-
 Stop = Callable[[], bool]
 
 

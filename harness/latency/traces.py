@@ -19,23 +19,11 @@ from typing import Any
 from harness.records.errors import UsageError
 
 PREFILL, PROFILE = "prefill", "profile.json"
-
-
 STAGES = ("vit", "projector", "select", "llm")
-
-
 RESIDUAL, TOTAL = "residual", "total"
-
-
 VISION, LANGUAGE = "vision", "language"
-
-
 _TOWER_OF = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
-
-
 _HOST_RANGE, _DEVICE_RANGE = "user_annotation", "gpu_user_annotation"
-
-
 _HOST_OPERATORS, _DEVICE_OPERATORS = ("cpu_op",), ("kernel", "gpu_memcpy", "gpu_memset")
 
 

@@ -59,14 +59,8 @@ TEXT = (  # words common enough to be one token of a real tokenizer each
     "the red box stands left of a small green tree and two dogs look at it while one man reads the big sign near "
     "that old house with four open windows under blue sky"
 )
-
-
 UNKNOWN = "[unknown]"
-
-
 _QWEN_MARKS = {"<|im_start|>": 151644, "<|im_end|>": 151645, "<|endoftext|>": 151643}
-
-
 _TURN = (
     "{{% for message in messages %}}{before}{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}"
     "{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{after}{{% endfor %}}"
@@ -94,11 +88,7 @@ class Words:
 
 
 _ASSISTANT = " <|im_end|> newline <|im_start|> assistant newline"
-
-
 _VISION = {"<|vision_start|>": 151652, "<|vision_end|>": 151653, "<|image_pad|>": 151655, "<|video_pad|>": 151656}
-
-
 _QWEN = Words(
     {**_QWEN_MARKS, **_VISION},
     "<|image_pad|>",
@@ -106,11 +96,7 @@ _QWEN = Words(
     _ASSISTANT,
     "<|vision_start|><|image_pad|><|vision_end|>",
 )
-
-
 _SYSTEM = "<|im_start|> system newline You are a helpful assistant . <|im_end|> newline "
-
-
 _WORDS = {
     "qwen3_vl": _QWEN,
     "qwen2_5_vl": Words(_QWEN.marks, _QWEN.image, _SYSTEM + _QWEN.before, _QWEN.after, _QWEN.image_words),

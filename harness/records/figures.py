@@ -9,26 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 OK = "ok"
-
-
 FAILED_BUDGET = "failed_budget"  # realised tokens miss the asked ones in some sample: never ranked
-
-
 INFEASIBLE = "infeasible"  # the method cannot reach the budget; `message` and `floor_tokens` name the floor
-
-
 UNSUPPORTED = "unsupported"  # the model cannot give what the method needs; `message` says what
-
-
 ERROR = "error"  # the run could not go on; `message` says why
-
-
 PARTIAL = "partial"  # stopped before its end; the same command continues it
-
-
 REPORTED = "reported"  # by another tool, at a budget that nobody measured: never ranked
-
-
 STATUSES = (OK, FAILED_BUDGET, INFEASIBLE, UNSUPPORTED, ERROR, PARTIAL, REPORTED)
 
 # provenance: in the store, submitted and repeated by somebody, submitted only

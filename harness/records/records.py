@@ -133,11 +133,7 @@ def sample_seed(seed: int, sample_id: str) -> int:
 
 
 FULL = "full"
-
-
 RANDOM = "random"
-
-
 BLIND = ":blind"  # ends a benchmark's name where its images were left out
 
 

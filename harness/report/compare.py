@@ -29,13 +29,9 @@ if TYPE_CHECKING:
     from harness.store.database import Store
 
 _SAMPLES = ("benchmark", "benchmark_revision", "sample_ids")  # what two runs must share
-
-
 _CONDITIONS = (
     *("model", "model_revision", "dtype", "attention", "image_backend", "device", "machine_id", "protocol", "seed"),
 )
-
-
 _SHOWN = (
     *("run_id", "method", "preset", "settings", "budget", "seed", "status", "accuracy", "accuracy_low"),
     *("accuracy_high", "ra", "realised_tokens", "flops_ratio", "lr", "lr_low", "lr_high", "indicative"),

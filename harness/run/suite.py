@@ -20,14 +20,10 @@ from harness.store.log_reader import read_log
 from methods.base import BudgetInfeasible
 
 RIGHT = 0.5  # soft scores count as right from here
-
-
 NOTE = (
     "on hard samples the full model scores 100 % and that downsampling 0 % by selection; compare methods with one "
     "another and with random on the same samples"
 )
-
-
 Records = Mapping[str, Record]  # sample id -> its record
 
 
@@ -68,8 +64,6 @@ def _accuracy(records: Records | None, ids: list[str]) -> Interval | None:
 
 
 DOWNSAMPLE = "downsample"
-
-
 Run = Callable[[Request], Comparison]
 
 

@@ -36,8 +36,6 @@ MAKERS = {
     "qwen2_5_vl": checkpoints.qwen2_5_vl,
     "reference-b": reference_b,
 }
-
-
 REORDERING = ("internvl",)  # its tower orders tokens anew
 
 

@@ -28,8 +28,6 @@ GREEDY = (
     "@dataclass(frozen=True)\nclass Greedy(Pruner):\n    name = 'greedy'\n    hooks = (INTERFACE,)\n"
     "    def at_interface(self, view):\n        {body}\n"
 )
-
-
 LATE = {"fastv": {"k": 8}}  # prunes before layer 4 of 16, so 3 of 12 tokens is its floor
 
 

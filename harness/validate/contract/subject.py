@@ -19,8 +19,6 @@ from harness.validate.tiny import TINY, Grids, TinyFamily
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View
 
 HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
-
-
 LLM_LAYERS, VIT_LAYERS = 16, 8
 
 
@@ -29,8 +27,6 @@ MISTAKES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, PruningError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-
-
 Decision = Selection | tuple[Resize, ...] | None
 
 

@@ -18,20 +18,12 @@ import torch
 _PROCESSES = {
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen",
 }  # fmt: skip
-
-
 _NETWORK = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "poplib.", "imaplib.", "nntplib.", "telnetlib.")
-
-
 _REACHES = {"os.kill", "os.killpg", "os.setpriority", "signal.pthread_kill", "resource.setrlimit", "resource.prlimit"}
-
-
 _CHANGES = {
     "os.chflags", "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.removexattr", "os.rename", "os.rmdir",
     "os.setxattr", "os.symlink", "os.truncate", "os.utime",
 }  # fmt: skip
-
-
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -72,14 +64,8 @@ def arm(folder: str, stop: Callable[[str], None]) -> None:
 
 
 OURS = ("methods", "harness")
-
-
 OTHERS = ("builtins", "io", "json", "os", "sys", "time", "torch", "torch.nn", "torch.nn.functional")
-
-
 RANDOM_STATE = "torch's random state"
-
-
 CLASSES = ("torch.Tensor", "torch.nn.Module")
 
 
