@@ -5,19 +5,21 @@ Each stage hands a finished value on. A run that is done is read, not repeated; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.flops.counted import UNCOUNTED, Spent, by_hook, counting
 from harness.latency.machine import machine
 from harness.latency.protocol import Protocol
 from harness.latency.session import time_in_fresh_process, time_session
+from harness.models.families.family import Inputs
 from harness.records.errors import Interrupted, UndecodableImage
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.provenance import git_state
 from harness.records.records import FULL, RANDOM, Environment, Sample
-from harness.request.opening import Bench, Cell, Sources, open_bench
+from harness.request.opening import Bench, Cell, Sources, open_bench, sample_seed
 from harness.request.request import Request
 from harness.run.accuracy import answer_all
 from harness.run.comparison import Comparison, compare
@@ -26,6 +28,7 @@ from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog, lock_log
 from harness.store.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
+from methods.base import PruningError
 
 TURN_S = 5.0  # for a look at a log that others look at too
 
@@ -52,6 +55,9 @@ def run(
     check_feasible(story.bench, asked)
     for note in asked.pruner.notes(story.bench.model.family.info) if asked.pruner else ():
         told(note)
+    if asked.pruner and (force or story.contents(asked) is None):
+        for note in cost_notes(story.bench, asked):
+            told(note)
     if request.is_full:
         own = story.reach(asked, None, timing, force)
         return compare(own, own, None)
@@ -169,14 +175,41 @@ def environment() -> Environment:
 
 def check_feasible(bench: Bench, cell: Cell) -> None:
     """Plan the first sample whose image can be read, before anything runs. Raises BudgetInfeasible."""
-    answering = bench.answering(cell)
+    planner = bench.answering(cell).planner
+    for _, inputs in _first(bench):
+        planner.plan(inputs.shape, inputs.text)
+
+
+def cost_notes(bench: Bench, cell: Cell) -> list[str]:
+    """Where the FLOPs that a method declares are not those that one prefill of the first sample counts.
+
+    That prefill is one more, of a pruner of its own: no answer, record or timed call comes from it.
+    """
+    assert cell.pruner is not None
+    spent: list[Spent] = []
+    answering = bench.answering(replace(cell, pruner=counting(cell.pruner, bench.model.family.info, spent)))
+    for sample, inputs in _first(bench):
+        plan, _ = answering.planner.plan(inputs.shape, inputs.text)
+        try:
+            answering.engine.prefill(inputs, plan, seed=sample_seed(cell.request.seed, sample.id))
+        except PruningError:  # the accuracy pass says it, and of which sample
+            return []
+    return [
+        f"{cell.spec.method} at {one}; its FLOPs ratio is told by what it declares: see `{one.declared_by}` "
+        f"(counted: products; {UNCOUNTED})"
+        for one in by_hook(spent)
+        if one.differs
+    ]
+
+
+def _first(bench: Bench) -> Iterator[tuple[Sample, Inputs]]:
+    """The first sample whose image can be read, as the engine takes it; nothing where there is none."""
     for sample in bench.samples:
         try:
             images = bench.benchmark.load_images(sample)
         except UndecodableImage:
             continue
-        inputs = bench.model.prepare(images, bench.benchmark.prompt(sample))
-        answering.planner.plan(inputs.shape, inputs.text)
+        yield sample, bench.model.prepare(images, bench.benchmark.prompt(sample))
         return
 
 
