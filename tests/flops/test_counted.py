@@ -32,6 +32,9 @@ class Products(Pruner):
     def selection_flops(self, site, n, k, d, shape):
         return self.declared
 
+    def extra_vit_flops(self, question_tokens, model):
+        return 10 * question_tokens
+
     def extra_vit_tokens(self, question, patches, prepared):
         return question.mean(dim=0, keepdim=True) @ torch.ones(question.shape[1], 3)
 
@@ -76,7 +79,7 @@ def test_only_a_native_run_over_several_images_is_an_estimate():
 def test_extra_tokens_are_counted_for_each_call():
     spent: list[Spent] = []
     counting(Products(), INFO, spent).extra_vit_tokens(torch.rand(4, 5), torch.rand(9, 3), None)
-    assert spent == [Spent("extra ViT tokens", 0, 2 * 5 * 3)] and spent[0].declared_by == "extra_vit_flops"
+    assert spent == [Spent("extra ViT tokens", 10 * 4, 2 * 5 * 3)] and spent[0].declared_by == "extra_vit_flops"
 
 
 def test_the_pruner_itself_and_its_decisions_stay_as_they_are():
