@@ -29,6 +29,9 @@ _ORDER = (
 _CONTROLS = {
     "full": "line-ew",
     "random": "x",
+    "random_pre_tokenization": "triangle-left-open",
+    "random_in_vit": "triangle-up-open",
+    "random_in_llm": "triangle-right-open",
     "grid": "square-open",
     "pool": "diamond-open",
     "downsample": "circle-open",

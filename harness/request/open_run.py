@@ -15,8 +15,10 @@ from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
 from harness.flops.prefill import Cost, ModelDims, dims_of
 from harness.models.engine import Engine
+from harness.models.families.family import Inputs
 from harness.models.loading import OpenModel
 from harness.records.errors import UndecodableImage
+from harness.records.records import Sample
 from methods.base import Pruner
 
 if TYPE_CHECKING:
@@ -68,11 +70,16 @@ class OpenRun:
 
     def check_feasible(self) -> None:
         """Plan the first sample whose images can be read, before anything runs. Raises BudgetInfeasible."""
+        first = self.first_inputs()
+        if first is not None:
+            self.planner.plan(first[1].shape, first[1].text)
+
+    def first_inputs(self) -> tuple[Sample, Inputs] | None:
+        """The first sample whose images can be read, as the engine takes it; None where none shows an image."""
         for sample in self.bench.samples:
             try:
                 inputs = self.benchmark.inputs(sample, self.model)
             except UndecodableImage:
                 continue
-            if inputs is not None:
-                self.planner.plan(inputs.shape, inputs.text)
-                return
+            return None if inputs is None else (sample, inputs)
+        return None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.flops.counted import UNCOUNTED, Spent, by_hook, counting
 from harness.latency.machine import machine
 from harness.latency.protocol import Protocol
 from harness.latency.session import time_in_fresh_process, time_session
@@ -17,7 +18,7 @@ from harness.records.errors import Interrupted
 from harness.records.figures import FAILED_BUDGET, OK
 from harness.records.progress import Stop, Watcher
 from harness.records.provenance import git_state
-from harness.records.records import FULL, RANDOM, Environment, Sample
+from harness.records.records import FULL, RANDOM, Environment, Sample, sample_seed
 from harness.request.opening import Bench, Cell, Sources, open_bench
 from harness.request.request import Request
 from harness.run.accuracy import Answer, Answerer, answerer_of, blind, without_images
@@ -27,6 +28,7 @@ from harness.store.database import Store
 from harness.store.log_reader import RunContents, read_log
 from harness.store.log_writer import RunLog, lock_log
 from harness.store.shards import Shard, remove_shards, set_shards_aside, shard_records, take_in_shards
+from methods.base import PruningError
 
 TURN_S = 5.0  # for a look at a log that others look at too
 
@@ -58,6 +60,9 @@ def run(
         told(note)
     if timing is not None and not bench.model.is_timed:
         told(f"{bench.model.image_backend} prepares its own prompts, which cannot be timed here: no latency")
+    if asked.pruner and (force or story.contents(asked) is None):
+        for note in cost_notes(bench, asked):
+            told(note)
     full = random = None
     if unseen or not request.is_full:
         full = story.reach(bench.cell(request.control(FULL)), answerer)
@@ -208,6 +213,31 @@ def environment() -> Environment:
     """This machine, and the code that runs on it."""
     here, git = machine(), git_state()
     return Environment(here.id, {**here.facts(), "git_commit": git.commit, "git_dirty": git.dirty})
+
+
+def cost_notes(bench: Bench, cell: Cell) -> list[str]:
+    """Where the FLOPs that a method declares are not those that one prefill of the first sample counts.
+
+    That prefill is one more, of a pruner of its own: no answer, record or timed call comes from it.
+    """
+    assert cell.pruner is not None
+    spent: list[Spent] = []
+    run = replace(bench.open(cell), pruner=counting(cell.pruner, bench.model.family.info, spent))
+    first = run.first_inputs()
+    if first is None:
+        return []
+    sample, inputs = first
+    plan, _ = run.planner.plan(inputs.shape, inputs.text)
+    try:
+        run.engine.prefill(inputs, plan, seed=sample_seed(run.seed, sample.id))
+    except PruningError:  # the accuracy pass says it, and of which sample
+        return []
+    return [
+        f"{cell.spec.method} at {one}; its FLOPs ratio is told by what it declares: see `{one.declared_by}` "
+        f"(counted: products; {UNCOUNTED})"
+        for one in by_hook(spent)
+        if one.differs
+    ]
 
 
 def _is_finished(contents: RunContents) -> bool:

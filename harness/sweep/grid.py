@@ -13,15 +13,15 @@ from harness.integrations.lmms_eval.installed import PREFIX
 from harness.integrations.lmms_eval.opening import members
 from harness.latency.protocol import Protocol
 from harness.models.registry import resolve
+from harness.records.controls import CONTROLS
 from harness.records.errors import UsageError, nearest
-from harness.records.records import FULL, RANDOM
+from harness.records.records import FULL
 from harness.request.options import SampleOptions
 from harness.request.request import Request
 from harness.request.settings import parse_settings
 from harness.sweep.words import GridWords
 from methods import build, get, names
 
-CONTROLS = (RANDOM, "grid", "pool", "downsample")
 ALL = "all"
 
 
@@ -88,11 +88,10 @@ def _requests(
 
 def _methods(words: GridWords) -> dict[str, Mapping[str, Any]]:
     """Method -> its settings, controls first."""
-    controls = [name for name in CONTROLS if name in names()]
     named: list[str] = []
     for word in words.methods:
-        named += [name for name in names() if name not in controls] if word == ALL else [word]
-    chosen = [*(controls if words.controls else []), *named]
+        named += [name for name in names() if name not in CONTROLS] if word == ALL else [word]
+    chosen = [*(CONTROLS if words.controls else ()), *named]
     typed = {name: _typed(name, words.settings.get(name, {})) for name in chosen if name != FULL}
     unused = [name for name in words.settings if name not in typed]
     if unused:

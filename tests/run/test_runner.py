@@ -136,6 +136,44 @@ def test_force_redoes_the_asked_run_and_keeps_the_old_log_beside(go, store: Stor
     assert store.log_path(run_id).with_name(f"{run_id}.jsonl.aside-1").exists()
 
 
+FREE = """
+from dataclasses import dataclass
+from methods.base import INTERFACE, Pruner, Selection
+
+@dataclass(frozen=True)
+class Free(Pruner):
+    name = "free"
+    hooks = (INTERFACE,)
+
+    def at_interface(self, view):
+        return Selection((view.hidden @ view.hidden.T).sum(dim=1).argsort()[: view.keep].sort().values)
+"""
+
+
+def test_a_cost_that_is_not_declared_is_told_once_and_changes_no_answer(
+    store: Store, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file, notes = tmp_path / "free.py", list[str]()
+    file.write_text(FREE)
+    watched = partial(run, store=store, watcher=Notes(), sources=sources, told=notes.append)
+    first = watched(request_of(str(file)))
+    (note,) = notes
+    assert "interface: declared 0 FLOPs, counted 36,864" in note  # 2 x 12 x 12 tokens x 128 wide
+    assert "`selection_flops`" in note
+    watched(request_of(str(file)))
+    assert len(notes) == 1, "a run that is done is not counted again"
+    told = records_of(store, first.run.spec.run_id)
+    monkeypatch.setattr("harness.run.runner.cost_notes", lambda bench, cell: [])
+    watched(request_of(str(file)), force=True)
+    assert records_of(store, first.run.spec.run_id) == told and len(notes) == 1
+
+
+def test_a_method_that_declares_its_cost_hears_nothing(store: Store, sources: Sources):
+    notes = list[str]()
+    run(request_of("divprune", limit=2), store, Notes(), sources=sources, told=notes.append)
+    assert notes == []
+
+
 def test_controls_are_shared_by_budgets_and_methods(go):
     go("divprune")
     notes = Notes()

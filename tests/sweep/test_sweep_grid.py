@@ -40,7 +40,8 @@ def test_every_cell_prepares_its_images_as_the_grid_says():
 
 def test_controls_come_unless_refused_and_only_once():
     with_controls = spelled(cells(methods=("divprune", "grid"), controls=True))
-    assert with_controls[:4] == ["full 100% 0", "random 50% 0", "random 50% 1", "grid 50% 0"]
+    everywhere = ("random_pre_tokenization", "random_in_vit", "random", "random_in_llm")
+    assert with_controls[:9] == ["full 100% 0", *(f"{name} 50% {seed}" for name in everywhere for seed in (0, 1))]
     assert "pool 50% 0" in with_controls and with_controls.count("grid 50% 0") == 1
     assert spelled(cells()) == ["full 100% 0", "divprune 50% 0"]
 
@@ -48,7 +49,7 @@ def test_controls_come_unless_refused_and_only_once():
 def test_all_means_every_shipped_method():
     chosen = {one.request.method for one in cells(methods=("all",), controls=True)}
     assert chosen == set(names())
-    assert not {"random", "grid", "pool"} & {one.request.method for one in cells(methods=("all",))}
+    assert not {"random", "random_in_vit", "grid", "pool"} & {one.request.method for one in cells(methods=("all",))}
 
 
 def test_controls_have_no_native_budget():

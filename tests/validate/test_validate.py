@@ -201,6 +201,19 @@ class FlopsByMood(Sound):
         return next(COUNTER)
 
 
+class FreeOfCharge(Sound):
+    """It multiplies all rows with all others and declares nothing."""
+
+    def at_interface(self, view):
+        likeness = (view.hidden.float() @ view.hidden.float().T).sum(dim=1)
+        return Selection(likeness.argsort(descending=True)[: view.keep].sort().values)
+
+
+class Boasts(Sound):
+    def selection_flops(self, site, n, k, d, shape):
+        return 2 * n * d
+
+
 class Raises(Sound):
     def at_interface(self, view):
         raise KeyError("attn")
@@ -235,6 +248,8 @@ BROKEN = [
     (LeavesAHook, "no trace"),
     (WritesWeights, "no trace"),
     (FlopsByMood, "FLOPs"),
+    (FreeOfCharge, "costs"),
+    (Boasts, "costs"),
     (Raises, "exact budget"),
 ]
 FEW = ("selection", "no wait", "views")
@@ -278,6 +293,16 @@ def test_most_faults_are_caught_by_their_check_alone():
         (NoOwnRule, "own rule"),
     ):
         assert set(failed(broken(), *FEW, "floor", "own rule")) == {check}
+
+
+def test_the_costs_of_a_method_are_said_by_hook_point():
+    assert (
+        "interface: declared 0 FLOPs, counted 82,944; declare it in selection_flops"
+        in (failed(FreeOfCharge(), "costs")["costs"])
+    )
+    (said,) = check_method(methods.build("divprune"), "qwen3_vl", names=("costs",))
+    (none,) = check_method(Sound(), "qwen3_vl", names=("costs",))
+    assert "interface: declared " in said.detail and "no products in" in none.detail
 
 
 def test_a_declared_wait_is_no_fault():

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.flops.counted import UNCOUNTED, Spent, by_hook, counting
 from harness.flops.prefill import dims_of, planned_realised, prefill_flops
-from harness.validate.contract.subject import Broken, Subject
-from methods.base import IN_VIT, PRE_TOKENIZATION, Budget
+from harness.models.engine import Engine
+from harness.validate.contract.subject import Broken, Subject, adapter_of
+from methods.base import IN_VIT, PRE_TOKENIZATION, Budget, BudgetInfeasible
 
 GLOBAL_HOOKS = tuple(sorted(name for name in vars(torch_module) if name.startswith("_global_") and "hooks" in name))
 
@@ -97,6 +99,28 @@ def flops(subject: Subject) -> str:
                 raise Broken(f"{tokens} of {run.inputs.shape.n} tokens: planned {'; planned '.join(apart)}")
             compared += 1
     return f"equal in {compared} runs"
+
+
+def costs(subject: Subject) -> str:
+    """What the method declares of its own maths is what is counted, call by call."""
+    family, spent = subject.engine(torch.float32).family, list[Spent]()
+    pruner = counting(subject.pruner, family.info, spent)
+    engine = Engine(family, pruner, adapter_of(subject.pruner, family))
+    for grids in (*subject.tiny.one_image[:2], subject.tiny.several_images):
+        asked = {min(subject.feasible(grids), default=0), subject.middle(grids)} if subject.prunes else ()
+        for budget in (*(Budget("layer_average", tokens) for tokens in asked), Budget("native", 0)):
+            inputs = subject.inputs(grids)
+            try:
+                plan = engine.plan(budget, inputs.shape)
+            except BudgetInfeasible:  # no rule of its own
+                continue
+            engine.prefill(inputs, plan)
+    for one in spent:
+        if one.differs:
+            raise Broken(f"{one}; declare it in {one.declared_by} (counted: products; {UNCOUNTED})")
+    if not any(one.counted for one in spent):
+        return f"no products in {len(spent)} calls, none declared; {UNCOUNTED}"
+    return "; ".join(map(str, by_hook(spent)))
 
 
 def _sums(tokens: tuple[tuple[int, ...], ...]) -> list[int]:

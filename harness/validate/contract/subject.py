@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import methods
+from harness.flops.counted import HOOK_METHODS, overridden
 from harness.models.engine import Engine, Prefill
 from harness.models.families.family import Family, Inputs
 from harness.models.families.registry import family_class
@@ -18,7 +18,6 @@ from harness.records.errors import UsageError
 from harness.validate.tiny import TINY, Grids, TinyFamily
 from methods.base import Budget, BudgetInfeasible, Plan, Pruner, PruningError, Resize, Selection, Shape, View
 
-HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
 LLM_LAYERS, VIT_LAYERS = 16, 8
 
 
@@ -149,11 +148,12 @@ class Subject:
 
 def noting(pruner: Pruner, calls: list[Call]) -> Pruner:
     """The same pruner, whose hook methods write down what they were shown and what they answered."""
+    kind = type(pruner)
 
     def method_for(hook: str) -> Callable[[Pruner, View], Decision]:
         def method(self: Pruner, view: View) -> Decision:
             before = {name: tensor.clone() for name, tensor in tensors_of(view).items()}
-            selection = getattr(super(watched, self), hook)(view)
+            selection = getattr(kind, hook)(self, view)
             after = tensors_of(view)
             changed = tuple(name for name in before if not equal(before[name], after[name]))
             calls.append(Call(hook, view, selection, changed))
@@ -161,11 +161,7 @@ def noting(pruner: Pruner, calls: list[Call]) -> Pruner:
 
         return method
 
-    kind = type(pruner)
-    watched = type(kind.__name__, (kind,), {hook: method_for(hook) for hook in HOOK_METHODS})
-    same = copy.copy(pruner)
-    object.__setattr__(same, "__class__", watched)
-    return same
+    return overridden(pruner, {hook: method_for(hook) for hook in HOOK_METHODS})
 
 
 def tensors_of(view: View) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ CHECKS = (
     Check("precision", "float32 and bfloat16 both run and keep as many tokens.", models.precisions),
     Check("no trace", "After a run, model, registry and torch are as before.", models.no_trace),
     Check("FLOPs", "FLOPs told from the plan are those of what ran.", models.flops),
+    Check("costs", "What a method declares of its own FLOPs is what is counted, to 1 %.", models.costs),
     Check("batch", "A ragged batch gives what single prompts give, or is refused.", models.batches),
 )  # fmt: skip
 
