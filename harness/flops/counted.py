@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.models.sites import HOOK_POINTS
 from methods.base import PRE_TOKENIZATION, ModelInfo, Pruner, Selection, View
 
 TOLERANCE_RATIO = 0.01
 UNCOUNTED = "elementwise work and sorting count 0"
-HOOK_METHODS = ("before_tokenization", "in_vit", "at_interface", "in_llm")
+HOOK_METHODS = tuple(point.method for point in HOOK_POINTS.values())
 EXTRA_TOKENS = "extra ViT tokens"
 
 
