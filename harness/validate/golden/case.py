@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import lzma
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ class Case:
     def __init__(self, path: Path):
         self.path = path
         self.read: set[str] = set()
+        self._prefix = ""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 self._arrays = {name: stored[name] for name in stored.files}
@@ -42,12 +44,23 @@ class Case:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._arrays)
+        return tuple(name.removeprefix(self._prefix) for name in self._arrays if name.startswith(self._prefix))
+
+    def cases(self) -> list[Case]:
+        """The cases of a file of several, whose arrays are named CASE__ARRAY; they note what they read in this one."""
+        prefixes = dict.fromkeys(name.partition("__")[0] + "__" for name in self._arrays if "__" in name)
+        if not prefixes:
+            raise Mismatch("holds no case; the arrays of a file of several are named CASE__ARRAY")
+        parts = [copy.copy(self) for _ in prefixes]
+        for part, prefix in zip(parts, prefixes, strict=True):
+            part._prefix = prefix
+        return parts
 
     def __contains__(self, name: str) -> bool:
-        return name in self._arrays
+        return self._prefix + name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
+        name = self._prefix + name
         if name not in self._arrays:
             raise Mismatch(f"lacks the array {name!r}")
         self.read.add(name)
@@ -77,11 +90,11 @@ class Case:
 
     def equals(self, name: str, ours: Tensor | np.ndarray | Sequence[object] | object) -> None:
         """Raise Mismatch unless `ours` is exactly the array `name`."""
-        same(name, ours, self[name])
+        same(self._prefix + name, ours, self[name])
 
     def close(self, name: str, ours: Tensor, tolerance: float) -> None:
         """Raise Mismatch unless `ours` is within `tolerance` (absolute) of the array `name`."""
-        close(name, ours, self[name], tolerance)
+        close(self._prefix + name, ours, self[name], tolerance)
 
 
 def same(label: str, ours: Tensor | np.ndarray | Sequence[object] | object, theirs: np.ndarray) -> None:
