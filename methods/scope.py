@@ -44,7 +44,7 @@ class Scope(Pruner):
     hooks = (INTERFACE,)
     cost = "O(n^2 d + k n^2), the second part in k steps"
     positions = "renumber"
-    presets: ClassVar = {"t192": {"tokens": 192}, "t128": {"tokens": 128}}
+    presets: ClassVar = {"t192": {"tokens": 192}, "t128": {"tokens": 128}, "add": {"combine": "add"}}
 
     alpha: float = 1.0
     combine: Literal["multiply", "add"] = "multiply"

@@ -46,6 +46,11 @@ class Case:
     def names(self) -> tuple[str, ...]:
         return tuple(name.removeprefix(self._prefix) for name in self._arrays if name.startswith(self._prefix))
 
+    def size_of(self, name: str) -> int:
+        """Numbers in an array; 0 for one that is no array but a number or a text."""
+        array = self._arrays[name]
+        return array.size if array.ndim else 0
+
     def cases(self) -> list[Case]:
         """The cases of a file of several, whose arrays are named CASE__ARRAY; they note what they read in this one."""
         prefixes = dict.fromkeys(name.partition("__")[0] + "__" for name in self._arrays if "__" in name)
