@@ -61,12 +61,14 @@ def test_a_method_that_cannot_reach_half_says_why():
 
 def test_golden_files_are_counted_by_method(tmp_path):
     source = Path(__file__).parents[1] / "golden"
-    for name in ("divprune_n64_k16.npz", "vispruner_fragile_n576_t64_r050.npz", "fastv_weights_m1_L6_H4_KV4.npz"):
+    some = ("divprune_n64_k16.npz", "vispruner_fragile_n576_t64_r050.npz", "fastv_weights_m1_L6_H4_KV4.npz")
+    for name in (*some, "tome_r_schedules.npz"):  # whose name begins as those of tome's other kind do too
         (tmp_path / name).write_bytes((source / name).read_bytes())
     (tmp_path / "divprune_broken.npz").write_bytes(b"")
     assert golden_counts(tmp_path) == {
         "divprune": {"pass": 1, "fail": 1},
         "vispruner": {"not_assertable": 1},
+        "tome": {"pass": 1},
     }
 
 
