@@ -121,8 +121,7 @@ class HiRED(Pruner):
             inside = torch.nonzero((rank < quota[tile]) & ~blank).flatten()
         else:
             standing = torch.argsort(torch.sort(exact - quota, descending=True, stable=True).indices)
-            quota = quota + (standing < rest - quota.sum())
-            beyond = rank - quota[tile]  # < 0: within the quota
+            beyond = rank - quota[tile]  # < 0: within the quota; the first round is that of the largest remainders
             place = torch.where(beyond < 0, 0, 1 + beyond * len(quota) + standing[tile])
             place = torch.where(blank, len(tile) * (1 + len(quota)), place)
             inside = torch.sort(place, stable=True).indices[:rest].sort().values

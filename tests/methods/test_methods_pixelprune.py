@@ -87,6 +87,8 @@ def test_each_image_is_pruned_alone_and_keeps_a_block():
     assert PixelPrune().before_tokenization(view_of(site, pixels, None, shape)).keep.tolist() == list(range(25))
     kept = PixelPrune().before_tokenization(view_of(site, pixels, 18, shape)).keep
     assert (kept < 24).sum() == 12
+    shape = shape_of((5, 7), (1, 1))  # a share of 2 of 36 would leave the second without any
+    assert PixelPrune().before_tokenization(view_of(site, pixels, 2, shape)).keep.tolist() == [0, 35]
 
 
 def test_native_runs_plan_no_count_and_the_floor_is_a_block_of_each_image():

@@ -33,6 +33,8 @@ def test_of_each_group_the_best_stay_and_those_like_them_stand_behind():
 def test_a_token_without_attention_is_behind_all_others_of_its_group():
     tokens, loading = torch.eye(4), torch.ones(4, 1)
     assert thinned(tokens, torch.tensor([0.0, 0, 2, 1]), loading, 4, cls=0).tolist() == [2, 3, 0, 1]
+    # Even behind a twin of the best one, although it is like no other.
+    assert thinned(torch.eye(2)[[0, 0, 1]], torch.tensor([3.0, 2, 0]), torch.ones(3, 1), 3, cls=0).tolist() == [0, 1, 2]
 
 
 def test_quotas_are_a_part_of_what_stays_at_least_one_and_what_is_left_goes_where_most_stay():
