@@ -27,7 +27,7 @@ CHECKS: dict[str, tuple[str, str]] = {
     "fastv_case": ("fastv", "whole_model"),
     "hired_attention_": ("hired", "attention"),
     "hired_next_": ("hired", "tiles"),
-    "hired_small": ("hired", "small"),
+    "hired_": ("hired", "small"),
     "hiprune_llava_": ("hiprune", "llava"),
     "hiprune_qwen25_": ("hiprune", "qwen"),
     "holov_small": ("holov", "small"),

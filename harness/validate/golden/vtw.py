@@ -14,11 +14,18 @@ from methods.vtw import VTW
 TOLERANCE = 1e-4
 
 
+class ClosedUp(VTW):
+    """Their option to number what is left anew, from the layer on at which visual tokens leave."""
+
+    positions = "renumber"
+
+
 def whole_model(case: Case) -> None:
     """Lengths, caches, positions, hidden states and logits, of the prefill and two decoding steps."""
-    agree("positions are the original ones (position_rule 0)", case.integer("position_rule") == 0)
+    rule = case.integer("position_rule")
+    agree("position_rule is 0 (original) or 1 (closed up)", rule in (0, 1))
     embeds = case.tensor("inputs_embeds")
-    ours, head = withdrawn(case, embeds, case.integer("K"))
+    ours, head = withdrawn(case, embeds, case.integer("K"), ClosedUp if rule else VTW)
     case.equals("seq_len_entering_layer_output", [states.shape[1] for states in ours.received])
     case.equals("kv_len_per_layer_after_prefill", ours.cached)
     case.close("last_hidden_prefill", ours.hidden, TOLERANCE)
@@ -26,7 +33,7 @@ def whole_model(case: Case) -> None:
     for number, step in enumerate(ours.decode(case.tensor("decode_embeds")), 1):
         case.close(f"last_hidden_decode_step{number}", step, TOLERANCE)
     first = ours.cos_of([case.integer("decode_position_step1")])[0].numpy()
-    for table in ours.decode_tables[: len(ours.cached)]:
+    for table in ours.decode_tables[: case.integer("K") if rule else len(ours.cached)]:
         close("rotary table of decode_position_step1", table[0], first, 1e-5)
 
 
@@ -52,7 +59,7 @@ def divergence(case: Case) -> None:
     case.equals("chosen_layer_for_eta_example", first + int(small[0]))
 
 
-def withdrawn(case: Case, embeds: Tensor, layer: int | None) -> tuple[Prefilled, Tensor]:
+def withdrawn(case: Case, embeds: Tensor, layer: int | None, kind: type[VTW] = VTW) -> tuple[Prefilled, Tensor]:
     """A prefill that leaves the visual tokens at `layer` (None: nowhere), and the weights of the model's head."""
     stored = {name[3:].replace("__", "."): case.tensor(name) for name in case.names if name.startswith("w__")}
     weights = {name: value.float() for name, value in stored.items()}
@@ -67,4 +74,4 @@ def withdrawn(case: Case, embeds: Tensor, layer: int | None) -> tuple[Prefilled,
     span = (start, start + case.integer("span_length"))
     if layer is None:
         return Prefilled(model, Full(), embeds, (span,)), head
-    return Prefilled(model, VTW(k=layer, depth=len(model.layers)), embeds, (span,)), head
+    return Prefilled(model, kind(k=layer, depth=len(model.layers)), embeds, (span,)), head
