@@ -139,7 +139,7 @@ class HiRED(Pruner):
 
 @dataclass(frozen=True)
 class Tiles:
-    """How the tiles of a picture beside its base tile are arranged. side: patches of a whole tile; heights, widths:
+    """Arrangement of the tiles of a picture beside its base tile. side: patches of a whole tile; heights, widths:
     rows and columns that each row and column of tiles shows, the others are padding."""
 
     side: int
@@ -179,6 +179,6 @@ class Tiles:
 
 
 def _uncut(tiles: int, side: int, shown: int) -> tuple[int, ...]:
-    """How much of each of some tiles in a line lies in the middle `shown` of their tiles x side patches."""
+    """Patches of each of some tiles in a line that lie in the middle `shown` of all tiles x side."""
     first = (tiles * side - shown) // 2
     return tuple(max(0, min(i * side + side, first + shown) - max(i * side, first)) for i in range(tiles))

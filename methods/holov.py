@@ -94,7 +94,7 @@ class HoloV(Pruner):
         return Selection(keep, weight=torch.ones(view.n, device=keep.device).index_copy(0, keep, torch.cat(real)))
 
     def runs(self, n: int, k: int) -> int:
-        """How many runs an image of n tokens is cut into, k of them kept."""
+        """Number of runs that an image of n tokens is cut into, k of them kept."""
         crops = max(1, int(1024 / 576 * n / k)) if self.crops == "share" else self.crops
         return min(crops, n)
 

@@ -13,7 +13,7 @@ prediction when others are compared with it (anchored), so that errors do not ad
 equal blocks, photographs next to none.
 
 The method has no budget of its own size: how many stay is in the picture. Scans "raster" and "serpentine" compare with
-the last block that stayed along the line.
+the last block that stayed along the line, in native runs only.
 
 Ours: exact budgets ("adapted"). The k blocks that are farthest from their predictions stay (of original neighbours,
 likeness at tau), the first one always, so that kept sets are nested. The native rule has no part in that but its
@@ -31,7 +31,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,8 +66,6 @@ class PixelPrune(Pruner):
     cost = "O(pixels): three distances a block"
     synchronises = "in native runs: the count is in the picture, and with tau > 0 each block needs the one before it"
 
-    presets: ClassVar = {"sliding": {"anchored": False}, "raster": {"scan": "raster"}}
-
     tau: float = 0.0
     metric: Metric = "max"
     anchored: bool = True
@@ -83,6 +81,8 @@ class PixelPrune(Pruner):
             raise BudgetInfeasible(
                 f"pixelprune keeps >= 1 token of each image, here {images}, got {budget.tokens}; raise --budget", images
             )
+        if budget.kind != "native" and self.scan != "pred_2d":
+            raise BudgetInfeasible(f"scan={self.scan} has no order for exact budgets; use --budget native", shape.n)
         return super().plan(budget, shape)
 
     def before_tokenization(self, view: View) -> Selection:
@@ -125,7 +125,7 @@ class PixelPrune(Pruner):
 
 
 def distance(one: Tensor, other: Tensor, metric: Metric) -> Tensor:
-    """Of blocks with each other, (..., values) each -> (...)."""
+    """Distance of blocks, (..., values) each -> (...)."""
     apart = one - other
     if metric == "max":
         return apart.abs().amax(dim=-1)

@@ -112,7 +112,7 @@ class PruneSID(Pruner):
 
 
 def groups(k: int, n: int, d: int, merged: bool) -> int:
-    """Into how many groups n tokens of width d are divided, k kept (CLS among them)."""
+    """Number of groups that n tokens of width d are divided into, k kept (CLS among them)."""
     return min(max(k // 4, 4 if merged else 1), n, d)
 
 
@@ -161,7 +161,7 @@ def thinned(tokens: Tensor, score: Tensor | None, loading: Tensor, k: int, cls: 
 
 
 def _stays(cosine: Tensor, group: Tensor, order: Tensor, tau: float) -> Tensor:
-    """Of the tokens, best first, those that no better one of their group that stays is more alike than tau.
+    """Mark the tokens, best first, that no better one of their group that stays is more alike than tau.
 
     That rule has one solution, and a token's turn depends on better ones alone: applied to all at once, again and
     again, it is right for the first t tokens after t times, and mostly for all after a few.

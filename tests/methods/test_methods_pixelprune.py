@@ -96,6 +96,8 @@ def test_native_runs_plan_no_count_and_the_floor_is_a_block_of_each_image():
     with pytest.raises(BudgetInfeasible, match="2") as caught:
         PixelPrune().plan(Budget("layer_average", 1), shape_of((4, 4), (4, 4)))
     assert caught.value.floor == 2
+    with pytest.raises(BudgetInfeasible, match="native"):
+        PixelPrune(scan="raster").plan(Budget("layer_average", 8), shape_of((4, 4)))
     with pytest.raises(PruningError, match="tau"):
         PixelPrune(tau=-0.1)
 

@@ -95,7 +95,7 @@ def stitched(x: Tensor, side: int, rows: int, columns: int) -> Tensor:
 
 
 def unpadded(x: Tensor, height: int, width: int) -> Tensor:
-    """What a picture of height x width pixels fills of the grid that it was scaled and centred into."""
+    """Cut off what a picture of height x width pixels does not fill of the grid that it was scaled and centred into."""
     rows, columns = x.shape
     if width / height > columns / rows:
         cut = (rows - int(height * columns / width)) // 2

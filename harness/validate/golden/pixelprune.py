@@ -15,7 +15,7 @@ DTYPES = {32: torch.float32, 16: torch.float16, -16: torch.bfloat16}
 
 
 def kept(case: Case) -> None:
-    """What a native run keeps of each picture; at tau = 0 it is the same without anchors."""
+    """Blocks that a native run keeps of each picture; at tau = 0 they are the same without anchors."""
     grids, unit = case["grids"].tolist(), case.integer("unit")
     if not grids:
         raise Mismatch("holds no picture")

@@ -38,7 +38,7 @@ def whole_model(case: Case) -> None:
 
 
 def divergence(case: Case) -> None:
-    """How far the last logits move from the unpruned model's, for every layer that visual tokens could leave at."""
+    """Divergence of the last logits from the unpruned model's, for every layer that visual tokens could leave at."""
     samples, first = case.tensor("inputs_embeds").float(), case.integer("first_layer")
     layers = len(set(name.split("__")[3] for name in case.names if name.startswith("w__model__layers__")))
     found = []
