@@ -45,8 +45,8 @@ def executed(root: Path) -> Iterator[set[str]]:
 def _at_import(frame: FrameType | None) -> bool:
     """True inside a module that is being imported: its own statements, and what they call."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>":
-            return frame.f_globals.get("__name__") != "__main__"
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
         frame = frame.f_back
     return False
 
@@ -57,17 +57,7 @@ def main(family: str, folder: Path) -> list[dict[str, Any]]:
     from harness.budget.spec import BudgetSpec
     from harness.request.opening import open_bench
     from harness.request.request import Request
-    from harness.run.accuracy import answer_all
-
-    class Log:
-        """Takes records and keeps none."""
-
-        done: frozenset[str] = frozenset()
-
-        def append(self, record: object) -> None: ...
-
-    class Nobody:
-        def advanced(self, steps: int = 1) -> None: ...
+    from harness.run.accuracy import answerer_of
 
     model, fixtures, found = _checkpoint(family, folder), str(ROOT / "tests/fixtures"), []
     for benchmark in ("reference", "pope"):
@@ -79,7 +69,8 @@ def main(family: str, folder: Path) -> list[dict[str, Any]]:
             with executed(ROOT) as answering:
                 request = replace(asked, method=name, budget=BudgetSpec("layer_average", 0.75))
                 cell = bench.cell(asked if method == "full" else request)
-                assert answer_all(bench.answering(cell), bench.samples, Log(), Nobody(), lambda: False)
+                with answerer_of(bench)(bench, cell) as answer:
+                    assert all(answer(sample).error is None for sample in bench.samples)
             found.append({"method": method, "benchmark": benchmark, "executed": sorted(opening | answering)})
     return found
 

@@ -57,14 +57,14 @@ def verify(
         return
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
-    from harness.latency.profiler import sources_opened_once
+    from harness.integrations.lmms_eval.opening import SOURCES
     from harness.models.quiet import quiet_transformers
     from harness.submissions.verifying import claims_of, repeat, write_verification
 
     claims = claims_of(submission)
     quiet_transformers()
     folder = submission if submission.is_dir() else submission.parent
-    sources, found = sources_opened_once(), []
+    sources, found = SOURCES.opened_once(), []
     for claim in claims:
         with method_errors():
             one = repeat(
@@ -98,7 +98,7 @@ def _verdict(agreed: bool) -> str:
 
 def _reidentify(path: Path, samples: int | None, seed: int, part: str, data_dir: Path | None, json: bool) -> None:
     from harness.cli.progress import Bar
-    from harness.latency.profiler import sources_opened_once
+    from harness.integrations.lmms_eval.opening import SOURCES
     from harness.models.quiet import quiet_transformers
     from harness.submissions.later_checks import QUESTIONS
     from harness.submissions.reidentifying import reidentify
@@ -113,7 +113,7 @@ def _reidentify(path: Path, samples: int | None, seed: int, part: str, data_dir:
         questions=samples or QUESTIONS,
         seed=seed,
         part=_part(part),
-        sources=sources_opened_once(),
+        sources=SOURCES.opened_once(),
         data_dir=data_dir,
         left=left.append,
     ):

@@ -24,7 +24,7 @@ _COLOURS = (
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
 _ORDER = (
     *("quietprune", "fastv", "divprune", "visionzip", "pact", "pyramiddrop", "sparsevlm", "vispruner", "saint", "tome"),
-    *("cdpruner", "aim", "vprune"),
+    *("cdpruner", "aim", "vprune", "holov", "hired", "fastervlm", "vtw", "hiprune", "scope", "pixelprune", "prunesid"),
 )
 _CONTROLS = {
     "full": "line-ew",

@@ -15,7 +15,10 @@ from methods import build
 from methods.base import Budget
 
 PROMPTS = {"llava": ((6, 6),) * 2, "llava_next": ((4, 12), (12, 6))}  # the second pads its first picture
-METHODS = ("", "random", "vprune", "fastv", "divprune", "visionzip", "vispruner", "tome", "quietprune:init")
+METHODS = (
+    *("", "random", "vprune", "fastv", "divprune", "visionzip", "vispruner", "tome", "quietprune:init"),
+    *("vtw", "hiprune", "scope", "scope:add", "prunesid", "pixelprune"),
+)
 
 
 @pytest.fixture(scope="module", params=list(PROMPTS))

@@ -64,7 +64,10 @@ def test_native_qwen2_5_vl_is_counted_to_the_unit(family, grids):
     assert prefill_flops(dims, realised).total == counted.get_total_flops()
 
 
-METHODS = ["full", "vprune", "divprune", "visionzip", "vispruner", "fastv", "pact", "tome", "saint", "quietprune:init"]
+METHODS = [
+    *("full", "vprune", "divprune", "visionzip", "vispruner", "fastv", "pact", "tome", "saint", "quietprune:init"),
+    *("vtw", "hiprune", "scope", "prunesid"),
+]
 
 
 @pytest.mark.parametrize("grids", [ODD, TWO])

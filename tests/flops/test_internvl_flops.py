@@ -17,7 +17,7 @@ from methods.base import Budget
 ONE, THREE = ((6, 6),), ((6, 6),) * 3
 METHODS = (
     "full", "vprune", "divprune", "visionzip", "vispruner", "fastv", "pact", "tome", "saint", "quietprune:init",
-    "cdpruner", "aim", "sparsevlm", "pyramiddrop", "downsample", "pool",
+    "cdpruner", "aim", "sparsevlm", "pyramiddrop", "downsample", "pool", "vtw", "hiprune", "scope", "prunesid",
 )  # fmt: skip
 
 

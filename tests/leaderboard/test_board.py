@@ -212,8 +212,9 @@ def test_every_page_of_the_site_is_there_and_asks_nothing_of_anybody(hostile_sit
     titles = {re.search("<h1>(.*?)</h1>", text)[1] for text in pages.values()}
     assert titles == {"Overview", "Pareto", "Method", "Compare", "Samples", "Latency", "Profile", "Published", "Submit"}
     for text in pages.values():
-        for target in re.findall(r'(?:href|src)="([^"]*)"', text):
-            assert (hostile_site / target).is_file(), target
+        for kind, target in re.findall(r'(href|src)="([^"]*)"', text):
+            is_address = kind == "href" and target.startswith("https://") and "<h1>Published</h1>" in text  # of a paper
+            assert is_address or (hostile_site / target).is_file(), target
     assert (hostile_site / "plotly.min.js").stat().st_size > 10**6
 
 
@@ -221,7 +222,7 @@ def test_hostile_runs_are_inert_on_the_site(hostile_site: Path):
     for page in hostile_site.glob("*.html"):
         text = page.read_text()
         assert "<img" not in text and "<script>alert" not in text
-        assert len(text) < 400_000
+        assert len(text) < (600_000 if "<h1>Published</h1>" in text else 400_000)
         for data in re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.DOTALL):
             json.loads(data)
 

@@ -16,7 +16,7 @@ from stored_runs import add_run, arm, new_store
 from harness.records.run_spec import RunSpec
 from leaderboard.data import open_board
 from leaderboard.export import export
-from leaderboard.sources import place_of, rows
+from leaderboard.sources import opened, place_of
 
 SAME = {**QUICK, "sample_ids": "5a" * 8, "code": "c0de" * 4}
 GROUP = "reference-a · reference-quick · 12 questions"
@@ -137,6 +137,6 @@ def test_what_arrives_while_the_board_is_open_is_shown(theirs: Theirs, ours: Pat
 
 def test_a_retired_run_is_not_shown_and_that_is_told(theirs: Theirs, tmp_path: Path):
     retire(theirs.batch, theirs.best)
-    shown, told = rows(place_of(tmp_path / "none.duckdb", theirs.results))
-    assert {row["method"] for row in shown} == {"full", "random"}
+    shown, told = opened(place_of(tmp_path / "none.duckdb", theirs.results))
+    assert {row["method"] for row in shown.newest} == {"full", "random"}
     assert any("1 submitted runs are retired" in words for words in told)

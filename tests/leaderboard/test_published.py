@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
-from leaderboard.blocks import Heading, Table
 
 from harness.records.published import FOLDERS, MEAN, NOT_STATED, UNPRUNED, Printing, cells, printings
+from harness.report.blocks import Heading, Table
 from leaderboard.agreement import consensus, spreads
 from leaderboard.papers import csv_of, sources, with_baselines
 from leaderboard.views.published import blocks, side_by_side

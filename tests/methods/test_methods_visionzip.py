@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_models_cls import batch, family  # noqa: F401  (a fixture: a tower with CLS, one patch a unit)
+from cls_tower import batch, family  # noqa: F401  (a fixture: a tower with CLS, one patch a unit)
 from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 from views import view_of

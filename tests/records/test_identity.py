@@ -235,7 +235,6 @@ OPENS = {  # executed and yet in no identity
     "harness/models/catalogue.py": "short name -> hub id",
     "harness/models/families/registry.py": "name -> class", "harness/benchmarks/registry.py": "name -> benchmark",
     "methods/registry.py": "name -> class",
-    "harness/run/accuracy.py": "the loop over samples: hands each to the pass and to the log",
 }  # fmt: skip
 
 

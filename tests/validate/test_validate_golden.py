@@ -37,6 +37,13 @@ INPUTS = {
     "sim_threshold", "attention_mask", "contextual", "contextual_ratio", "dominant_ratio", "dominant_user", "grid_h",
     "grid_w", "hidden_act", "hidden_states", "image_token_id", "input_ids", "k", "key_metric", "layer_norm_eps",
     "position_ids", "q", "window", "window_index", *(f"stage{stage}_merge_noise" for stage in (1, 2, 3)),
+    "anchored", "attention", "attn_deep_layer", "attn_object_layer", "cls_attention_rows", "cols", "combine_add",
+    "eta_example", "first_layer", "grids", "image_size_wh", "keep", "loadings_abs", "need_token_num",
+    "normalised_round_trip", "object_layer_1based", "position_rule", "prune_rate", "retain_ratio",
+    "bottom_cls_attention", "grid_rows_cols", "image_sizes_hw", "k_proj", "q_proj_cls", "tiles_per_image",
+    "token_budget_rate", "top_cls_attention", "retention", "rows", "saliency_head_sum", "scan", "span_length",
+    "span_start", "threshold", "tile_side", "unit", "value_bits",
+    *(f"image{number}_uint8" for number in range(3)),
 }  # fmt: skip
 METADATA = {
     "argmax_margin", "assignment_margin", "boundary_relative_gap", "dbdpc_margin", "density_min_gap", "density_scale",
@@ -48,9 +55,15 @@ METADATA = {
 
 def outputs_of(case: Case) -> list[str]:
     """The arrays of a file that hold what the authors' code gave."""
-    given = {name for name in case.names if name.startswith("w/")}
+    given = {name for name in case.names if name.startswith(("w/", "w__"))}
     if case.path.name.startswith("tome_"):  # AIM's files hold the metric that their merges give, these the one given
         given |= {name for name in case.names if name.endswith("_metric")}
+    if "prune_rate" not in case:
+        given |= {name for name in case.names if name.endswith("num_crops")}
+    if "attn_object_layer" not in case:  # where the maps are stored, what they give of each token is an output
+        given |= {"received_object_layer", "received_deep_layer"}
+    if "_small" in case.path.name:  # several cases, whose arrays are named CASE__ARRAY
+        given |= {name for name in case.names if name.partition("__")[2] in INPUTS | METADATA}
     return [name for name in case.names if name not in INPUTS | METADATA | given]
 
 
@@ -84,7 +97,7 @@ def test_the_authors_outputs_are_ours(path: Path):
 
 def test_no_kind_of_file_is_missing_here():
     assert all(any(path.name.startswith(prefix) for path in FILES) for prefix in (*CHECKS, *WEIGHT_FILES))
-    assert len(FILES) >= 106
+    assert len(FILES) >= 148
 
 
 @pytest.mark.parametrize("path", ASSERTED, ids=lambda path: path.stem)
@@ -159,6 +172,15 @@ def test_arrays_that_are_missing_or_of_another_shape_are_named(tmp_path: Path):
     assert "lacks the array 'tokens'" in validate_file(tmp_path / "divprune_a.npz").detail
     np.savez(tmp_path / "divprune_b.npz", **{**arrays, "tokens": arrays["tokens"].ravel()})
     assert "do not fit" in validate_file(tmp_path / "divprune_b.npz").detail
+
+
+@pytest.mark.parametrize("name", ["hired_attention_from_qk.npz", "aim_merge_n64_clip.npz", "tome_n65_cls_r8.npz"])
+def test_a_file_in_which_nothing_is_compared_fails(name: str, tmp_path: Path):
+    case = Case(GOLDEN / name)
+    np.savez(tmp_path / name, **{other: case[other][:0] if case[other].ndim else case[other] for other in case.names})
+    assert validate_file(tmp_path / name).status == "fail"
+    np.savez(tmp_path / "hired_small.npz", keep=np.array(3))
+    assert "no case" in validate_file(tmp_path / "hired_small.npz").detail
 
 
 def test_a_whole_model_without_its_weights_fails_and_names_them(tmp_path: Path):

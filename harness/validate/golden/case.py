@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import lzma
 import zipfile
 import zlib
@@ -35,6 +36,7 @@ class Case:
     def __init__(self, path: Path):
         self.path = path
         self.read: set[str] = set()
+        self._prefix = ""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 self._arrays = {name: stored[name] for name in stored.files}
@@ -45,12 +47,28 @@ class Case:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._arrays)
+        return tuple(name.removeprefix(self._prefix) for name in self._arrays if name.startswith(self._prefix))
+
+    def size_of(self, name: str) -> int:
+        """Numbers in an array; 0 for one that is no array but a number or a text."""
+        array = self._arrays[name]
+        return array.size if array.ndim else 0
+
+    def cases(self) -> list[Case]:
+        """The cases of a file of several, whose arrays are named CASE__ARRAY; they note what they read in this one."""
+        prefixes = dict.fromkeys(name.partition("__")[0] + "__" for name in self._arrays if "__" in name)
+        if not prefixes:
+            raise Mismatch("holds no case; the arrays of a file of several are named CASE__ARRAY")
+        parts = [copy.copy(self) for _ in prefixes]
+        for part, prefix in zip(parts, prefixes, strict=True):
+            part._prefix = prefix
+        return parts
 
     def __contains__(self, name: str) -> bool:
-        return name in self._arrays
+        return self._prefix + name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
+        name = self._prefix + name
         if name not in self._arrays:
             raise Mismatch(f"lacks the array {name!r}")
         self.read.add(name)
@@ -80,11 +98,11 @@ class Case:
 
     def equals(self, name: str, ours: Tensor | np.ndarray | Sequence[object] | object) -> None:
         """Raise Mismatch unless `ours` is exactly the array `name`."""
-        same(name, ours, self[name])
+        same(self._prefix + name, ours, self[name])
 
     def close(self, name: str, ours: Tensor, tolerance: float) -> None:
         """Raise Mismatch unless `ours` is within `tolerance` (absolute) of the array `name`."""
-        close(name, ours, self[name], tolerance)
+        close(self._prefix + name, ours, self[name], tolerance)
 
 
 def same(label: str, ours: Tensor | np.ndarray | Sequence[object] | object, theirs: np.ndarray) -> None:
