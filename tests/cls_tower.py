@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 from tiny import EOS, processed, qwen3_vl
 from transformers import Qwen3VLForConditionalGeneration
@@ -31,8 +30,7 @@ class WithCls(Qwen3VL):
         return given
 
 
-@pytest.fixture(scope="module")
-def family():
+def family_with_cls() -> WithCls:
     config = qwen3_vl().config
     config.vision_config.spatial_merge_size, config.vision_config.deepstack_visual_indexes = 1, []
     torch.manual_seed(0)

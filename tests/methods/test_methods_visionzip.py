@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cls_tower import batch, family  # noqa: F401  (a fixture: a tower with CLS, one patch a unit)
+from cls_tower import batch, family_with_cls
 from tiny import processed, qwen3_vl
 from torch.utils.flop_counter import FlopCounterMode
 from views import view_of
@@ -19,6 +19,11 @@ from methods.selection import reduce, reduce_sizes
 from methods.visionzip import VisionZip, zipped
 
 FACE = Site(INTERFACE)
+
+
+@pytest.fixture(scope="module")
+def family():
+    return family_with_cls()
 
 
 def at_angles(*degrees: float) -> torch.Tensor:
@@ -201,7 +206,7 @@ def test_a_model_runs_what_was_planned(grids, percent):
 
 
 @pytest.mark.parametrize("grids", [((3, 4),), ((3, 4), (2, 3))])
-def test_a_tower_with_cls_hands_it_and_the_zipped_patches_to_the_llm(family, grids):  # noqa: F811
+def test_a_tower_with_cls_hands_it_and_the_zipped_patches_to_the_llm(family, grids):
     pruner, inputs = VisionZip(), family.inputs(batch(grids))
     engine = Engine(family, pruner)
     plan = engine.plan(Budget("layer_average", inputs.shape.n // 2), inputs.shape)
@@ -214,7 +219,7 @@ def test_a_tower_with_cls_hands_it_and_the_zipped_patches_to_the_llm(family, gri
 
 
 @torch.no_grad()
-def test_patches_are_merged_in_front_of_the_projector_and_cls_goes_through_it(family):  # noqa: F811
+def test_patches_are_merged_in_front_of_the_projector_and_cls_goes_through_it(family):
     inputs, seen = family.inputs(batch(((3, 4),))), {}
 
     class Looking(VisionZip):

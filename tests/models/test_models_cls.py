@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cls_tower import CLS, TWO, batch, family  # noqa: F401  (family is a fixture)
+from cls_tower import TWO, batch, family_with_cls
 from tiny import Scripted, in_llm
 
 from harness.flops.prefill import dims_of, planned_realised
@@ -19,6 +19,11 @@ from methods.base import IN_VIT, INTERFACE, PREFIX, VISUAL, Budget, Plan, Select
 
 FACE, CUT = Site(INTERFACE), Site(IN_VIT, 3, "attention")
 ROWS = Signal("rows", "vit", 6, "cls")
+
+
+@pytest.fixture(scope="module")
+def family():
+    return family_with_cls()
 
 
 @dataclass(frozen=True)
