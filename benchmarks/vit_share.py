@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.synthetic import Scene
+from harness.benchmarks.synthetic import SyntheticScene
 from harness.flops.table import flops_rows, unloaded
 from harness.models.quiet import quiet_transformers
 
@@ -36,7 +36,7 @@ TABLE = """
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    scenes = [Scene(side, side) for side in SIDES_PX]
+    scenes = [SyntheticScene(side, side) for side in SIDES_PX]
     for name in MODELS:
         yield from flops_rows(unloaded(name), ["full"], [], scenes)
 

@@ -23,7 +23,7 @@ AMISS, MISSING, POOR = "amiss", "missing", "poor"
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """Result of one check. fit: it works; advice: what to do where it does not.
 
     lack: what it is called where it does not: "amiss" (needed: the harness cannot be used like this), "missing" or
@@ -50,9 +50,9 @@ class Extra:
     purpose: str
     command: str
 
-    def check(self) -> Check:
+    def check(self) -> MachineCheck:
         absent = [package for package in self.packages if find_spec(package) is None]
-        return Check(self.name, not absent, self.purpose, self.command, MISSING)
+        return MachineCheck(self.name, not absent, self.purpose, self.command, MISSING)
 
 
 def install(extra: str) -> str:
@@ -70,13 +70,13 @@ EXTRAS = (
 )
 
 
-def extras() -> Iterator[Check]:
+def extras() -> Iterator[MachineCheck]:
     """Which optional packages are there."""
     for extra in EXTRAS:
         yield extra.check()
 
 
-def accelerator() -> Check:
+def accelerator() -> MachineCheck:
     """Devices of this machine."""
     from harness.latency.machine import machine
 
@@ -84,10 +84,10 @@ def accelerator() -> Check:
     gpus = [f"{gpu['name']} {gpu['memory_gib']} GiB" for gpu in here.hardware["gpus"]]
     found = ", ".join(gpus) or f"{here.software['threads']} threads on {here.hardware['cpu']}"
     advice = "without one timings are indicative; on a machine with a GPU install torch's build for it"
-    return Check("accelerator", bool(gpus), found, advice, MISSING)
+    return MachineCheck("accelerator", bool(gpus), found, advice, MISSING)
 
 
-def nvml() -> Check:
+def nvml() -> MachineCheck:
     """Whether the GPU's clocks, temperature, throttling and energy can be read."""
     from harness.latency.machine import device_state
 
@@ -95,10 +95,10 @@ def nvml() -> Check:
     found = "clocks, temperature, throttling and energy of a GPU"
     if state is not None:
         found = f"{state.sm_clock_mhz} MHz, {state.temperature_c} °C, throttle bits {state.throttle_bits}"
-    return Check("NVML", state is not None, found, f"on NVIDIA GPUs: {install('gpu')}", MISSING)
+    return MachineCheck("NVML", state is not None, found, f"on NVIDIA GPUs: {install('gpu')}", MISSING)
 
 
-def latency(seconds: float) -> Check:
+def latency(seconds: float) -> MachineCheck:
     """Equal arms, timed as every run is. Raises HarnessError where the embedded model cannot be opened."""
     import torch
 
@@ -107,7 +107,7 @@ def latency(seconds: float) -> Check:
     current = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     trust = self_test(current.type if current is not None else "cpu", seconds)
     advice = "end other work on this machine, and time several sessions: --sessions 5"
-    return Check("latency", trust.is_good, str(trust), advice, POOR)
+    return MachineCheck("latency", trust.is_good, str(trust), advice, POOR)
 
 
 GIB = 1024**3
@@ -121,7 +121,7 @@ REINSTALL = "reinstall the package, or run `git checkout .` in a clone"
 WATCHED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF")
 
 
-def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Check]:
+def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[MachineCheck]:
     """Every finding, cheapest first; last, where a time is given, how far latency can be trusted here."""
     yield _python()
     for package, bounds in VERSIONS.items():
@@ -141,47 +141,47 @@ def examine(store: Store, self_test_seconds: float | None = None) -> Iterator[Ch
         yield _checked("latency", REINSTALL, partial(latency, self_test_seconds))
 
 
-def _checked(name: str, advice: str, check: Callable[[], str | Check]) -> Check:
+def _checked(name: str, advice: str, check: Callable[[], str | MachineCheck]) -> MachineCheck:
     try:
         found = check()
-        return found if isinstance(found, Check) else Check(name, True, found)
+        return found if isinstance(found, MachineCheck) else MachineCheck(name, True, found)
     except HarnessError as error:
-        return Check(name, False, str(error), advice)
+        return MachineCheck(name, False, str(error), advice)
 
 
-def _python() -> Check:
+def _python() -> MachineCheck:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+    return MachineCheck("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
 
 
-def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: str) -> Check:
+def _package(package: str, least: tuple[int, ...], below: tuple[int, ...], why: str) -> MachineCheck:
     wanted = f"{'.'.join(map(str, least))} <= {package} < {'.'.join(map(str, below))}: {why}"
     try:
         found = version(package)
     except PackageNotFoundError:
-        return Check(package, False, "not installed", wanted)
+        return MachineCheck(package, False, "not installed", wanted)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
-    return Check(package, least <= numbers < below, found, wanted)
+    return MachineCheck(package, least <= numbers < below, found, wanted)
 
 
-def lmms_eval() -> Check:
+def lmms_eval() -> MachineCheck:
     """lmms-eval for benchmarks `lmms:TASK`, and what it lacks."""
     here, absent = installed.found_version(), installed.absent()
     found = f"version {here}, proven {installed.VERSION}" if here else "for --benchmark lmms:TASK"
     lacks = f"; not here: {', '.join(absent)}" if absent else ""
     fit = here == installed.VERSION and not absent
-    return Check("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)
+    return MachineCheck("lmms-eval", fit, found + lacks, " && ".join(installed.LINES), MISSING)
 
 
-def _variables() -> Check:
+def _variables() -> MachineCheck:
     found = [f"{name}={os.environ[name]}" for name in WATCHED if name in os.environ]
-    return Check("environment", True, ", ".join(found) or "nothing set that matters")
+    return MachineCheck("environment", True, ", ".join(found) or "nothing set that matters")
 
 
-def _disk(store: Path) -> Check:
+def _disk(store: Path) -> MachineCheck:
     folder = next(parent for parent in store.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    return Check("disk", free >= LEAST_FREE_BYTES, f"{free / GIB:.1f} GiB free at {folder}", "free some space")
+    return MachineCheck("disk", free >= LEAST_FREE_BYTES, f"{free / GIB:.1f} GiB free at {folder}", "free some space")
 
 
 def _store(store: Store) -> str:

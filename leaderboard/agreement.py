@@ -45,7 +45,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Place:
+class Standing:
     """A method's place in the consensus at one budget.
 
     beaten: share of its opponents, 0 to 1; won, duels: counts over tables, a tie is half a win.
@@ -66,7 +66,7 @@ def spreads(numbers: Sequence[Printing]) -> list[Spread]:
     return sorted(found, key=lambda one: (one.cell.unit, -one.width))
 
 
-def consensus(numbers: Sequence[Printing]) -> dict[tuple[str, str], list[Place]]:
+def consensus(numbers: Sequence[Printing]) -> dict[tuple[str, str], list[Standing]]:
     """(model, budget) -> methods by the share of opponents that they beat, over declared re-runs and unclear rows.
 
     A duel: two methods in one table, by the mean over their common columns of the ratio to the table's unpruned row.
@@ -123,7 +123,7 @@ def _spread(cell: PrintedCell, unpruned: _Unpruned, usual: Mapping[tuple[str, _C
     return Spread(cell, min(values), max(values), (min(own), max(own)) if len(own) > 1 else None)
 
 
-def _ranked(tables: Iterable[Mapping[str, Mapping[_Column, float]]]) -> list[Place]:
+def _ranked(tables: Iterable[Mapping[str, Mapping[_Column, float]]]) -> list[Standing]:
     balance: dict[tuple[str, str], int] = {}  # (a, b) -> tables that put a ahead minus those that put b ahead
     won: dict[str, float] = {}
     duels: dict[str, int] = {}
@@ -143,6 +143,6 @@ def _ranked(tables: Iterable[Mapping[str, Mapping[_Column, float]]]) -> list[Pla
     for method, count in duels.items():
         against = [sign for (one, _), sign in balance.items() if one == method]
         beaten = fmean((sign > 0) + 0.5 * (sign == 0) for sign in against)
-        places.append(Place(method, beaten, len(against), won[method], count))
+        places.append(Standing(method, beaten, len(against), won[method], count))
     enough = [place for place in places if place.duels >= DUELS]
     return sorted(enough, key=lambda place: (-place.beaten, -place.won / place.duels, place.method))

@@ -21,11 +21,11 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, View
+from methods.base import INTERFACE, Budget, Least, Plan, Pruner, Selection, Shape, Signal, View
 from methods.ops import share, top_k
 
 
@@ -42,11 +42,7 @@ class FasterVLM(Pruner):
     positions = "renumber"
     presets: ClassVar = {"t288": {"tokens": 288}, "t58": {"tokens": 58}, "t29": {"tokens": 29}}
 
-    tokens: int = 144
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise PruningError(f"tokens must be at least 1, got {self.tokens}")
+    tokens: Annotated[int, Least(1)] = 144
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

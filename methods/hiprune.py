@@ -30,12 +30,12 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, View
+from methods.base import INTERFACE, Budget, Least, Plan, Pruner, PruningError, Range, Selection, Shape, Signal, View
 from methods.ops import share, top_k
 
 
@@ -62,19 +62,15 @@ class HiPrune(Pruner):
         "qwen-11": {"block": 16, "depth": 32, "ratio": 0.112},
     }
 
-    block: int = 9
+    block: Annotated[int, Least(1)] = 9
     depth: int = 24
-    alpha: float = 0.1
-    tokens: int = 192
-    ratio: float = 0.0
+    alpha: Annotated[float, Range(0, 1)] = 0.1
+    tokens: Annotated[int, Least(1)] = 192
+    ratio: Annotated[float, Range(0, 1)] = 0.0
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.block <= self.depth:
+    def check_settings(self) -> None:
+        if self.block > self.depth:
             raise PruningError(f"block must be in 1..{self.depth} (of depth {self.depth}), got {self.block}")
-        if not (0 <= self.alpha <= 1 and 0 <= self.ratio <= 1):
-            raise PruningError(f"alpha and ratio must be in [0, 1], got {self.alpha} and {self.ratio}")
-        if self.tokens < 1:
-            raise PruningError(f"tokens must be at least 1, got {self.tokens}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

@@ -30,12 +30,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isqrt
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, View
+from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Range, Selection, Shape, Signal, View
 from methods.ops import share, top_k
 
 
@@ -60,13 +60,9 @@ class HiRED(Pruner):
         "paper": {"content": "paper"},
     }
 
-    rate: float = 0.2
-    alpha: float = 0.5
+    rate: Annotated[float, Range(0, 1, above=True)] = 0.2
+    alpha: Annotated[float, Range(0, 1)] = 0.5
     content: Literal["released", "paper"] = "released"
-
-    def __post_init__(self) -> None:
-        if not (0 < self.rate <= 1 and 0 <= self.alpha <= 1):
-            raise PruningError(f"rate must be in (0, 1] and alpha in [0, 1], got {self.rate} and {self.alpha}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native" and not shape.tiles:

@@ -29,12 +29,12 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, View
+from methods.base import INTERFACE, Budget, Least, Plan, Pruner, Range, Selection, Shape, Signal, View
 from methods.ops import share
 
 
@@ -58,17 +58,11 @@ class HoloV(Pruner):
         "qwen-11": {"crops": "share", "ratio": 0.111},
     }
 
-    crops: int | Literal["share"] = 16
+    crops: Annotated[int, Least(1)] | Literal["share"] = 16
     overflow: Literal["redistribute", "zero"] = "redistribute"
     order: Literal["raster", "attention"] = "raster"
-    tokens: int = 64
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.crops != "share" and self.crops < 1:
-            raise PruningError(f'crops must be at least 1 or "share", got {self.crops}')
-        if self.tokens < 1 or not 0 <= self.ratio <= 1:
-            raise PruningError(f"tokens must be >= 1 and ratio in [0, 1], got {self.tokens} and {self.ratio}")
+    tokens: Annotated[int, Least(1)] = 64
+    ratio: Annotated[float, Range(0, 1)] = 0.0
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

@@ -31,7 +31,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ from methods.base import (
     BudgetInfeasible,
     Plan,
     Pruner,
-    PruningError,
+    Range,
     Selection,
     Shape,
     Site,
@@ -66,14 +66,10 @@ class PixelPrune(Pruner):
     cost = "O(pixels): three distances a block"
     synchronises = "in native runs: the count is in the picture, and with tau > 0 each block needs the one before it"
 
-    tau: float = 0.0
+    tau: Annotated[float, Range(0)] = 0.0
     metric: Metric = "max"
     anchored: bool = True
     scan: Scan = "pred_2d"
-
-    def __post_init__(self) -> None:
-        if self.tau < 0:
-            raise PruningError(f"tau must be >= 0, got {self.tau}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         images = len(shape.grids)

@@ -32,12 +32,12 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, Site, View
+from methods.base import INTERFACE, Budget, Least, Plan, Pruner, Selection, Shape, Signal, Site, View
 from methods.ops import cosines, cosines_flops, share
 
 FEATURES = Signal("features", tower="vit")
@@ -60,12 +60,8 @@ class PruneSID(Pruner):
     synchronises = "once an image: how large groups are decides their quotas; the decomposition checks its result"
     presets: ClassVar = {"t192": {"tokens": 192}, "t128": {"tokens": 128}, "raster": {"order": "raster"}}
 
-    tokens: int = 64
+    tokens: Annotated[int, Least(1)] = 64
     order: Literal["group", "raster"] = "group"
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise PruningError(f"tokens must be at least 1, got {self.tokens}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

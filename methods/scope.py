@@ -21,12 +21,24 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from methods.base import INTERFACE, Budget, Plan, Pruner, PruningError, Selection, Shape, Signal, Site, View
+from methods.base import (
+    INTERFACE,
+    Budget,
+    Least,
+    Plan,
+    Pruner,
+    Range,
+    Selection,
+    Shape,
+    Signal,
+    Site,
+    View,
+)
 from methods.ops import cosines, cosines_flops, share
 
 FEATURES = Signal("features", tower="vit")
@@ -46,13 +58,9 @@ class Scope(Pruner):
     positions = "renumber"
     presets: ClassVar = {"t192": {"tokens": 192}, "t128": {"tokens": 128}, "add": {"combine": "add"}}
 
-    alpha: float = 1.0
+    alpha: Annotated[float, Range(0)] = 1.0
     combine: Literal["multiply", "add"] = "multiply"
-    tokens: int = 64
-
-    def __post_init__(self) -> None:
-        if self.alpha < 0 or self.tokens < 1:
-            raise PruningError(f"alpha must be >= 0 and tokens >= 1, got {self.alpha} and {self.tokens}")
+    tokens: Annotated[int, Least(1)] = 64
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:
         if budget.kind == "native":

@@ -25,7 +25,7 @@ Departures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -33,6 +33,7 @@ from methods.base import (
     IN_LLM,
     Budget,
     BudgetInfeasible,
+    Least,
     Plan,
     Pruner,
     PruningError,
@@ -56,11 +57,11 @@ class VTW(Pruner):
     cost = "nothing"
     presets: ClassVar = {"k16": {"k": 16}, "13b": {"k": 20, "depth": 40}}
 
-    k: int = 15
+    k: Annotated[int, Least(1)] = 15
     depth: int = 32
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.k < self.depth:
+    def check_settings(self) -> None:
+        if self.k >= self.depth:
             raise PruningError(f"k must be in 1..{self.depth - 1} (of depth {self.depth}), got {self.k}")
 
     def plan(self, budget: Budget, shape: Shape) -> Plan:

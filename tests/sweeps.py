@@ -17,10 +17,10 @@ from harness.benchmarks.embedded import open_suite
 from harness.request.opening import Sources
 from harness.store.database import Store
 from harness.store.log_reader import read_log
-from harness.sweep.grid import Entry, entries_of
-from harness.sweep.loop import Report, conduct
+from harness.sweep.grid import GridCell, entries_of
+from harness.sweep.loop import SweepReport, conduct
 from harness.sweep.schedule import CellState, Schedule
-from harness.sweep.tasks import Outcome
+from harness.sweep.tasks import TaskOutcome
 from harness.sweep.words import GridWords
 from harness.sweep.workers import Alone, Crew, Processes, Start
 
@@ -44,7 +44,7 @@ class Notes:
     def changed(self, schedule: Schedule) -> None:
         return None
 
-    def settled(self, cell: CellState, outcome: Outcome) -> None:
+    def settled(self, cell: CellState, outcome: TaskOutcome) -> None:
         self.settled_cells.append((cell.request.method, outcome.status))
 
     def told(self, message: str) -> None:
@@ -64,20 +64,20 @@ def tiny_sources(folder: Path) -> Sources:
     return Sources(benchmark=partial(tiny_benchmark, folder))
 
 
-def entries(**words: Any) -> list[Entry]:
+def entries(**words: Any) -> list[GridCell]:
     """The cells of a grid over four questions, without timing and, unless asked for, without controls."""
     usual = {"methods": ("random",), "budgets": ("50%",), "benchmarks": ("reference",), "seeds": 1, "controls": False}
     return entries_of(GridWords(**{**usual, "limit": 4, "device": "cpu", **words}), None)
 
 
 def sweep(
-    cells: list[Entry],
+    cells: list[GridCell],
     store: Store,
     sources: Sources,
     notes: Notes | None = None,
     crew: Callable[[], Crew] | None = None,
     **how: Any,
-) -> Report:
+) -> SweepReport:
     """A sweep in this process, or by another crew."""
     notes = notes or Notes()
     by = crew() if crew else Alone(store.path, notes.stop, sources)
@@ -87,7 +87,7 @@ def sweep(
         by.close()
 
 
-def statuses(report: Report) -> dict[str, str]:
+def statuses(report: SweepReport) -> dict[str, str]:
     """ "method budget seed" -> status."""
     return {f"{one.request.method} {one.request.budget} {one.request.seed}": one.status for one in report.cells}
 

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from harness.doctor import EXTRAS, Check, Extra, extras, latency, nvml
+from harness.doctor import EXTRAS, Extra, MachineCheck, extras, latency, nvml
 from harness.latency.clock import PerfCounterBackend, StageClock
 from harness.latency.machine import DeviceState
 from harness.latency.selftest import Trust, trust_of
@@ -55,7 +55,7 @@ def test_a_missing_extra_is_named_with_its_command_and_is_no_fault():
     absent = Extra("x", ("torch", "no_such_package"), "something", "pip install x").check()
     assert (absent.fit, absent.state, absent.advice) == (False, "missing", "pip install x")
     assert Extra("y", ("torch",), "something", "").check().state == "works"
-    assert Check("needed", False, "gone").state == "amiss"
+    assert MachineCheck("needed", False, "gone").state == "amiss"
 
 
 def test_every_extra_names_a_command_that_pip_understands():

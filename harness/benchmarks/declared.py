@@ -20,7 +20,7 @@ from harness.benchmarks.images import decode_cell, image_size
 from harness.benchmarks.scoring.groups import unparsed
 from harness.benchmarks.scoring.rule import Metric, Rule, Scored
 from harness.benchmarks.scoring.text import majority_share
-from harness.benchmarks.tables import Table, open_hub, open_tsv
+from harness.benchmarks.tables import QuestionTable, open_hub, open_tsv
 from harness.records.errors import BenchmarkUnavailable, CorruptBenchmark, UndecodableImage
 from harness.records.records import Record, Sample
 
@@ -63,7 +63,7 @@ class DeclaredBenchmark(Benchmark):
     """A published benchmark. A sample's images are "row/column" or "row/column/place" in `pictures`."""
 
     declaration: Declaration
-    pictures: Table
+    pictures: QuestionTable
     rows_by_index: Mapping[str, int]  # TSV only: many rows may share the image of one
 
     def load_image(self, sample: Sample, index: int) -> Image:
@@ -91,7 +91,7 @@ class DeclaredBenchmark(Benchmark):
         }
 
 
-def _resolved(table: Table, row: int, column: str, rows_by_index: Mapping[str, int]) -> Any:
+def _resolved(table: QuestionTable, row: int, column: str, rows_by_index: Mapping[str, int]) -> Any:
     """A cell, or the one that it refers to by the index of its row, as TSV files do with shared images."""
     cell = table.rows.cell(row, column)
     if isinstance(cell, str) and len(cell) <= REFERENCE_LENGTH and cell in rows_by_index:
@@ -144,7 +144,7 @@ def _folder(declaration: Declaration, data_dir: Path | None) -> Path | None:
     return found[0]
 
 
-def _open(source: Hub | Tsv, folder: Path | None, stream: bool) -> Table:
+def _open(source: Hub | Tsv, folder: Path | None, stream: bool) -> QuestionTable:
     if isinstance(source, Hub):
         return open_hub(source, folder, stream)
     file = folder and folder / source.file
@@ -153,7 +153,9 @@ def _open(source: Hub | Tsv, folder: Path | None, stream: bool) -> Table:
     return open_tsv(source, file)
 
 
-def _samples(declaration: Declaration, table: Table, pictures: Table, rows_by_index: Mapping[str, int]) -> list[Sample]:
+def _samples(
+    declaration: Declaration, table: QuestionTable, pictures: QuestionTable, rows_by_index: Mapping[str, int]
+) -> list[Sample]:
     source = declaration.source
     texts = table.rows.texts(column for column in source.columns if column not in source.images)
     row_of = (
@@ -207,7 +209,7 @@ def _unique(samples: list[Sample]) -> list[Sample]:
     return found
 
 
-def _by_index(table: Table) -> dict[str, int]:
+def _by_index(table: QuestionTable) -> dict[str, int]:
     return {row["index"]: number for number, row in enumerate(table.rows.texts(["index"]))}
 
 

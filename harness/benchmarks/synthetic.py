@@ -17,7 +17,7 @@ _CELLS = 24  # coloured squares along each side: something to look at, so that n
 
 
 @dataclass(frozen=True)
-class Scene:
+class SyntheticScene:
     """A picture of width x height pixels, seeded, and the number of words asked about it."""
 
     width_px: int
@@ -26,7 +26,7 @@ class Scene:
     seed: int = 0
 
     @staticmethod
-    def parse(words: str, text_tokens: int = 40, seed: int = 0) -> Scene:
+    def parse(words: str, text_tokens: int = 40, seed: int = 0) -> SyntheticScene:
         """Read "448" (a square) or "640x480", width first. Raises UsageError."""
         parts = words.lower().split("x")
         if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -34,7 +34,7 @@ class Scene:
         width, height = int(parts[0]), int(parts[-1])
         if width * height > MOST_PIXELS:
             raise UsageError(f"an image of {width}x{height} has over {MOST_PIXELS} pixels; ask for a smaller one")
-        return Scene(width, height, text_tokens, seed)
+        return SyntheticScene(width, height, text_tokens, seed)
 
     @property
     def label(self) -> str:
@@ -54,7 +54,7 @@ class Scene:
 class SceneBenchmark(Benchmark):
     """A scene as the timing pass takes it. It has no right answer and gives no score."""
 
-    scene: Scene
+    scene: SyntheticScene
     words: str
 
     def load_image(self, sample: Sample, index: int) -> Image.Image:
@@ -70,7 +70,7 @@ class SceneBenchmark(Benchmark):
         return {}
 
 
-def benchmark_of(scene: Scene, words: str) -> SceneBenchmark:
+def benchmark_of(scene: SyntheticScene, words: str) -> SceneBenchmark:
     """The benchmark of one sample that a scene makes."""
     sample = Sample(f"scene-{scene.label}", "scene", "scene", "", "", ("scene",))
     return SceneBenchmark(

@@ -129,7 +129,7 @@ class CachedRows:
 
 
 @dataclass(frozen=True)
-class Table:
+class QuestionTable:
     """An open table. revision: what pins its content: "owner/name@commit", "md5:..." or "files:..."."""
 
     rows: Rows
@@ -137,7 +137,7 @@ class Table:
     words: str
 
 
-def open_hub(source: Hub, folder: Path | None, streamed: bool = False) -> Table:
+def open_hub(source: Hub, folder: Path | None, streamed: bool = False) -> QuestionTable:
     """A split of a hub data set: from `folder`, which has the hub's layout, or from the hub and its cache.
 
     streamed: read it in place and store nothing. Rows and revision are the same either way. Raises
@@ -160,7 +160,7 @@ def open_hub(source: Hub, folder: Path | None, streamed: bool = False) -> Table:
     raise unavailable[0]
 
 
-def open_tsv(source: Tsv, file: Path | None) -> Table:
+def open_tsv(source: Tsv, file: Path | None) -> QuestionTable:
     """A VLMEvalKit table: `file`, or the published one, downloaded once. Raises as `open_hub` and for a wrong md5.
 
     Beside a file that is meant to differ, FILE.md5 holds the sum it has.
@@ -270,11 +270,11 @@ def _unavailable(source: Hub | Tsv, given: Path | None, error: Exception) -> str
     )
 
 
-def _checked(rows: Rows, source: Hub | Tsv, revision: str) -> Table:
+def _checked(rows: Rows, source: Hub | Tsv, revision: str) -> QuestionTable:
     check_columns(rows.column_names, source)
     if not len(rows):
         raise CorruptBenchmark(f"{source.words} has no rows; download it again")
-    return Table(rows, revision, source.words)
+    return QuestionTable(rows, revision, source.words)
 
 
 def _header(file: Path) -> list[str]:

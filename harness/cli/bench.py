@@ -37,7 +37,7 @@ _QUICK_MINUTES = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(RunOptions):
+class BenchWords(RunOptions):
     """The grid of a latency table. One attention or several: A,B."""
 
     model: Annotated[tuple[str, ...], Flag("Short names (`harness list models`), folders or hub ids.")] = ()
@@ -72,8 +72,8 @@ class Asked(RunOptions):
         return [replace(one, dtype=self.dtype or ("float32" if one.device == "cpu" else "bfloat16")) for one in here]
 
 
-@takes(Asked, "seed", "limit", "data_dir", "stream", "timing", "store", "force")
-def bench(context: typer.Context, asked: Asked) -> None:
+@takes(BenchWords, "seed", "limit", "data_dir", "stream", "timing", "store", "force")
+def bench(context: typer.Context, asked: BenchWords) -> None:
     """Time methods against no pruning, in pairs, on synthetic prompts of real shapes. Accuracy is not told.
 
     Several sessions run in fresh processes, a round of all cells after the other, until the time is up.
@@ -110,7 +110,7 @@ def bench(context: typer.Context, asked: Asked) -> None:
     _print(book, asked)
 
 
-def _print(book: Book, asked: Asked) -> None:
+def _print(book: Book, asked: BenchWords) -> None:
     if asked.json:
         print_json([{key: value for key, value in row.items() if key != "sessions"} for row in book.rows])
     else:

@@ -16,7 +16,7 @@ from harness.records.errors import UsageError
 from harness.request.options import CellWords, RunOptions, choices, declared
 
 if TYPE_CHECKING:
-    from harness.benchmarks.synthetic import Scene
+    from harness.benchmarks.synthetic import SyntheticScene
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -156,8 +156,8 @@ def budgets_of(words: str) -> list[BudgetSpec]:
     return found
 
 
-def scenes_of(words: str, text_tokens: int) -> list[Scene]:
+def scenes_of(words: str, text_tokens: int) -> list[SyntheticScene]:
     """Pictures of the sizes that the words say. Raises UsageError."""
-    from harness.benchmarks.synthetic import Scene
+    from harness.benchmarks.synthetic import SyntheticScene
 
-    return [Scene.parse(word, text_tokens) for word in split(words)]
+    return [SyntheticScene.parse(word, text_tokens) for word in split(words)]

@@ -22,12 +22,12 @@ from harness.sweep.words import GridWords, read_grid
 if TYPE_CHECKING:
     from harness.records.progress import Stop
     from harness.store.database import Store
-    from harness.sweep.loop import Report
+    from harness.sweep.loop import SweepReport
     from harness.sweep.workers import Crew
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(GridWords):
+class SweepWords(GridWords):
     """A grid, and who does it how."""
 
     redo_stale: Annotated[bool, Flag("Redo what only older code has answered.")] = False
@@ -45,10 +45,10 @@ class Asked(GridWords):
             raise UsageError("--address is for --engine ray")
 
 
-@takes(Asked, "seed", "force")
+@takes(SweepWords, "seed", "force")
 def sweep(
     context: typer.Context,
-    asked: Asked,
+    asked: SweepWords,
     grid: Annotated[Path | None, typer.Argument(metavar="GRID.toml", help="A grid; flags override its keys.")] = None,
 ) -> None:
     """Run every method at every budget, with controls. What is done is not done again; what was cut off goes on."""
@@ -79,7 +79,7 @@ def sweep(
     _finish(report, document(report, opened, asked.dry_run, asked.workers), asked.json)
 
 
-def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
+def _finish(report: SweepReport, told: Mapping[str, Any], json: bool) -> None:
     """Say how a sweep ended, and leave with the exit code that it deserves."""
     from harness.cli.sweep_telling import print_summary, tell_summary
 
@@ -96,7 +96,7 @@ def _finish(report: Report, told: Mapping[str, Any], json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _ray(store: Store, asked: Asked) -> Crew:
+def _ray(store: Store, asked: SweepWords) -> Crew:
     from harness.models.quiet import quiet_transformers
     from harness.sweep.ray_workers import RayCrew
     from harness.sweep.workers import Start
@@ -106,7 +106,7 @@ def _ray(store: Store, asked: Asked) -> Crew:
     return RayCrew(asked.workers, start, asked.address, share if asked.device.startswith("cuda") else 0.0)
 
 
-def _local(store: Store, stop: Stop, asked: Asked) -> Crew:
+def _local(store: Store, stop: Stop, asked: SweepWords) -> Crew:
     from harness.models.quiet import quiet_transformers
     from harness.sweep.workers import Alone, Processes, Start
 

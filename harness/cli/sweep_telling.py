@@ -17,9 +17,9 @@ from harness.cli.printing import print_rows, tell
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
 from harness.request.request import Request
 from harness.store.database import Store
-from harness.sweep.loop import Report
+from harness.sweep.loop import SweepReport
 from harness.sweep.schedule import CellState, Schedule
-from harness.sweep.tasks import DAMAGED, MISSING, STALE, Outcome
+from harness.sweep.tasks import DAMAGED, MISSING, STALE, TaskOutcome
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "done": (OK,),
@@ -32,7 +32,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 COLUMNS = ("model", "benchmark", "method", "budget", "seed", "status", "accuracy", "ra", "message")
 
 
-def document(report: Report, store: Store, dry: bool, workers: int) -> dict[str, Any]:
+def document(report: SweepReport, store: Store, dry: bool, workers: int) -> dict[str, Any]:
     """The JSON of a sweep: every cell under what it is. Keys are a promise: add, and never rename."""
     rows = {row["run_id"]: row for row in store.runs().to_dict("records")}
     cells = [_cell(state, store, rows) for state in report.cells]
@@ -148,7 +148,7 @@ class Watch:
         self.schedule = schedule
         self.lines = {name: line for name, line in self.lines.items() if name in schedule.running}
 
-    def settled(self, cell: CellState, outcome: Outcome) -> None:
+    def settled(self, cell: CellState, outcome: TaskOutcome) -> None:
         request = cell.request
         what = "unpruned" if request.is_full else f"{request.method} at {request.budget}, seed {request.seed}"
         where = f"{request.model}, {request.benchmark}"

@@ -11,7 +11,7 @@ from harness.cli.printing import print_json, print_rows, tell
 from harness.records.figures import FAILED_BUDGET, Figures
 from harness.records.records import BLIND, FULL
 from harness.run.comparison import Comparison, Summary
-from harness.run.suite import NOTE, Cell, hard_rows, suite_document, summary
+from harness.run.suite import NOTE, SuiteCell, hard_rows, suite_document, summary
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -163,7 +163,7 @@ def _ms(arm: Mapping[str, float], stage: str) -> str:
     return f"{arm[stage]:.2f}" if stage in arm else "–"
 
 
-def print_suite(suite: Suite, cells: list[Cell], json: bool) -> bool:
+def print_suite(suite: Suite, cells: list[SuiteCell], json: bool) -> bool:
     """A row a cell, a row a model and budget, and the hard samples; False when a run missed its budget."""
     if json:
         print_json(suite_document(suite, cells))
@@ -183,7 +183,7 @@ def print_suite(suite: Suite, cells: list[Cell], json: bool) -> bool:
     return not missed
 
 
-def _row(cell: Cell) -> dict[str, object]:
+def _row(cell: SuiteCell) -> dict[str, object]:
     """The benchmark's own headline metric in both arms; where the budget is infeasible, why."""
     row = {"benchmark": cell.request.benchmark, "budget": str(cell.request.budget)}
     if cell.comparison is None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from harness.benchmarks.synthetic import Scene
+from harness.benchmarks.synthetic import SyntheticScene
 from harness.budget.planning import Planner
 from harness.budget.spec import BudgetSpec
 from harness.flops.dims import ModelDims, dims_of
@@ -44,7 +44,7 @@ class Unloaded:
     def dims(self) -> ModelDims:
         return dims_of(self.family.model.config)
 
-    def inputs(self, scene: Scene) -> Inputs:
+    def inputs(self, scene: SyntheticScene) -> Inputs:
         """One prompt about the scene, its tensors on the meta device."""
         content = [{"type": "image"}, {"type": "text", "text": scene.question(TEXT)}]
         turn = self.processor.apply_chat_template(
@@ -80,7 +80,7 @@ class Unrun:
 
 
 def flops_rows(
-    model: Unloaded, methods: Sequence[str], budgets: Sequence[BudgetSpec], scenes: Sequence[Scene]
+    model: Unloaded, methods: Sequence[str], budgets: Sequence[BudgetSpec], scenes: Sequence[SyntheticScene]
 ) -> Iterator[dict[str, Any]]:
     """One row a scene, method and budget, the unpruned one first. Keys are a promise: add, and never rename.
 
@@ -100,7 +100,7 @@ def flops_rows(
 
 
 def _asked(
-    model: Unloaded, method: str, budget: BudgetSpec, scene: Scene, inputs: Inputs, full: dict[str, Any]
+    model: Unloaded, method: str, budget: BudgetSpec, scene: SyntheticScene, inputs: Inputs, full: dict[str, Any]
 ) -> dict[str, Any]:
     status, message, numbers = OK, "", dict.fromkeys(full)
     try:
@@ -135,8 +135,8 @@ def _gated(dims: ModelDims, realised: Realised) -> int:
 
 
 def _row(
-    model: Unloaded, method: str, budget: BudgetSpec | None, scene: Scene, inputs: Inputs, numbers: dict[str, Any],
-    full: dict[str, Any], status: str = OK, message: str = "",
+    model: Unloaded, method: str, budget: BudgetSpec | None, scene: SyntheticScene, inputs: Inputs,
+    numbers: dict[str, Any], full: dict[str, Any], status: str = OK, message: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     def ratio(name: str) -> float | None:
         return None if numbers[name] is None else numbers[name] / full[name]

@@ -54,7 +54,7 @@ def _score(value: Any) -> float | None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredTask:
     """What their scoring says of a task. scores: sample id -> score, empty where no metric is a mean of rows."""
 
     metrics: Mapping[str, float]
@@ -66,7 +66,7 @@ class Outcome:
             yield replace(record, score=self.scores.get(name))
 
 
-def outcome_of(results: Mapping[str, Any], task: str) -> Outcome:
+def outcome_of(results: Mapping[str, Any], task: str) -> ScoredTask:
     """The outcome of one task from what `simple_evaluate` gives. Of several filters the first with scores counts."""
     rows, known = results["samples"][task], by_filter(results["results"][task])
     means, split = means_of(results["configs"][task]), _split(results["configs"][task])
@@ -77,7 +77,7 @@ def outcome_of(results: Mapping[str, Any], task: str) -> Outcome:
         found = scores_of(block, metrics, means)
         if found is not None and not scores:
             scores = {f"{split}:{row['doc_id']}": one for row, one in zip(block, found, strict=True)}
-    return Outcome(_flat(known), scores)
+    return ScoredTask(_flat(known), scores)
 
 
 def _flat(known: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -280,7 +280,7 @@ Arm = Callable[[Clock], Prefill]
 
 
 @dataclass(frozen=True)
-class Case:
+class TimedCase:
     """One timed sample, ready on the device."""
 
     sample: Sample

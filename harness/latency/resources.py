@@ -36,7 +36,7 @@ from harness.models.engine import Prefill
 from harness.records.records import Realised, ResourceRow
 
 if TYPE_CHECKING:
-    from harness.latency.protocol import Arm, Case
+    from harness.latency.protocol import Arm, TimedCase
     from harness.request.open_run import OpenRun
 
 OTHER_STAGE = "other"
@@ -172,7 +172,7 @@ def _loop(run: Callable[[], Any], wait: Callable[[], Any], least_s: float, now_s
 
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
-Cases = Mapping[str, "Case"]
+Cases = Mapping[str, "TimedCase"]
 Arms = Mapping[str, "tuple[Arm, Arm]"]
 
 
@@ -221,7 +221,7 @@ def resource_rows(run: OpenRun, cases: Cases, arms: Arms, session: str, loops: b
     return rows
 
 
-def _work(run: OpenRun, case: Case, key: str, sights: tuple[Sight, ...], session: str) -> list[ResourceRow]:
+def _work(run: OpenRun, case: TimedCase, key: str, sights: tuple[Sight, ...], session: str) -> list[ResourceRow]:
     """FLOPs of both arms on one shape, and of a late pruner that keeps nothing."""
     base, pruned = (sight.realised for sight in sights)
     nothing = replace(base, entering=(0,) * len(base.entering))

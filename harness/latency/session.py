@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from harness.latency.clock import StageClock, default_backend
-from harness.latency.protocol import Arm, Case, DeviceRow, Protocol, WarmUp, measure_pairs, preprocess_rows
+from harness.latency.protocol import Arm, DeviceRow, Protocol, TimedCase, WarmUp, measure_pairs, preprocess_rows
 from harness.latency.resources import resource_rows
 from harness.models.clock import Clock
 from harness.models.engine import Engine, Prefill
@@ -66,7 +66,7 @@ def time_session(run: OpenRun, protocol: Protocol, stop: Stop, loops: bool = Tru
     return rows + resources + resource_rows(run, cases, arms, session, loops)
 
 
-def arms_of(run: OpenRun, cases: Mapping[str, Case], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:
+def arms_of(run: OpenRun, cases: Mapping[str, TimedCase], stop: Stop = lambda: False) -> Mapping[str, tuple[Arm, Arm]]:
     """Shape key -> (base, pruned): each takes a clock and runs the span that is timed. They raise Interrupted."""
     return {
         key: (
@@ -77,12 +77,12 @@ def arms_of(run: OpenRun, cases: Mapping[str, Case], stop: Stop = lambda: False)
     }
 
 
-def cases_of(run: OpenRun) -> Mapping[str, Case]:
+def cases_of(run: OpenRun) -> Mapping[str, TimedCase]:
     """Shape key -> case, such as "8x8+21": units of each image, text tokens. At most 16.
 
     In native mode what is kept depends on the picture, so every sample is a case of its own.
     """
-    benchmark, cases = run.bench.benchmark, dict[str, Case]()
+    benchmark, cases = run.bench.benchmark, dict[str, TimedCase]()
     for number, sample in enumerate(spread(run.bench.samples, SAMPLES, lambda one: len(benchmark.prompt(one)))):
         try:
             inputs = _prepared(run.bench, sample)
@@ -93,7 +93,7 @@ def cases_of(run: OpenRun) -> Mapping[str, Case]:
         plan, asked = run.planner.plan(inputs.shape, inputs.text)
         key = ",".join(f"{rows}x{columns}" for rows, columns in inputs.shape.grids) + f"+{inputs.text_tokens}"
         full = Plan({}, (inputs.shape.n,) * inputs.shape.llm_layers)
-        cases.setdefault(key if asked is not None else f"{key}#{number}", Case(sample, inputs, plan, full))
+        cases.setdefault(key if asked is not None else f"{key}#{number}", TimedCase(sample, inputs, plan, full))
     return cases
 
 
@@ -105,7 +105,7 @@ def spread(samples: Sequence[Sample], count: int, measure: Callable[[Sample], An
     return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
 
 
-def _prefill(engine: Engine, case: Case, plan: Plan, seed: int, stop: Stop, clock: Clock) -> Prefill:
+def _prefill(engine: Engine, case: TimedCase, plan: Plan, seed: int, stop: Stop, clock: Clock) -> Prefill:
     if stop():
         raise Interrupted("stopped while timing; every answer is kept")
     return engine.prefill(case.inputs, plan, seed, clock)

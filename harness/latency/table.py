@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.synthetic import Scene, benchmark_of
+from harness.benchmarks.synthetic import SyntheticScene, benchmark_of
 from harness.budget.spec import BudgetSpec
 from harness.latency.figures import figures_of_sessions, latency_document
 from harness.latency.machine import machine
@@ -165,11 +165,11 @@ class Stage(ModelOptions):
 
 
 @dataclass(frozen=True)
-class Cell:
+class LatencyCell:
     """One row to be: a method at a budget on a scene."""
 
     stage: Stage
-    scene: Scene
+    scene: SyntheticScene
     method: str  # NAME, NAME:PRESET or a path
     budget: BudgetSpec
 
@@ -185,10 +185,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """What became of one cell in one session. session: its columns; facts: of the cell, None where it did not run."""
 
-    cell: Cell
+    cell: LatencyCell
     status: str
     message: str
     facts: dict[str, Any]
@@ -196,12 +196,12 @@ class Outcome:
 
 
 def grid(
-    stages: Iterable[Stage], scenes: Sequence[Scene], methods: Sequence[str], budgets: Sequence[BudgetSpec]
-) -> list[Cell]:
+    stages: Iterable[Stage], scenes: Sequence[SyntheticScene], methods: Sequence[str], budgets: Sequence[BudgetSpec]
+) -> list[LatencyCell]:
     """Every cell, those of one stage together. No pruning needs one budget only."""
     whole = BudgetSpec("layer_average", 1.0)
     return [
-        Cell(stage, scene, method, budget)
+        LatencyCell(stage, scene, method, budget)
         for stage in stages
         for scene in scenes
         for method in methods
@@ -212,7 +212,7 @@ def grid(
 class Book:
     """Rows of some cells on this machine with today's code. path: None keeps them in memory."""
 
-    def __init__(self, path: Path | None, cells: Sequence[Cell]):
+    def __init__(self, path: Path | None, cells: Sequence[LatencyCell]):
         self._path = path
         self._table = read_table(path) if path else {"machines": {}, "rows": []}
         self._machine = machine()
@@ -225,11 +225,11 @@ class Book:
         """Those of the cells, in their order; cells without one are left out."""
         return [self._known[key] for key in self._keys.values() if key in self._known]
 
-    def missing(self, sessions: int) -> list[list[Cell]]:
+    def missing(self, sessions: int) -> list[list[LatencyCell]]:
         """For each round, the cells that still lack that session; of those that failed only errors are tried again."""
         return [[cell for cell in self._keys if self._lacks(cell, number)] for number in range(sessions)]
 
-    def add(self, outcome: Outcome) -> dict[str, Any]:
+    def add(self, outcome: CellOutcome) -> dict[str, Any]:
         """The row of an outcome, its earlier sessions included; the file holds it when this returns."""
         key = self._keys[outcome.cell]
         before = self._known.get(key, {"sessions": []})
@@ -243,7 +243,7 @@ class Book:
             write_table(self._path, self._document())
         return self._known[key]
 
-    def _lacks(self, cell: Cell, number: int) -> bool:
+    def _lacks(self, cell: LatencyCell, number: int) -> bool:
         row = self._known.get(self._keys[cell])
         if row is None:
             return True
@@ -251,7 +251,7 @@ class Book:
             return number == 0
         return row["status"] in (OK, FAILED_BUDGET) and len(row["sessions"]) <= number
 
-    def _described(self, outcome: Outcome) -> dict[str, Any]:
+    def _described(self, outcome: CellOutcome) -> dict[str, Any]:
         cell = outcome.cell
         identity = cell.identity(self._machine.id)
         picture = [identity.pop("width_px"), identity.pop("height_px")]

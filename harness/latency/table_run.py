@@ -21,7 +21,7 @@ from harness.budget.spec import matches
 from harness.latency.protocol import Protocol
 from harness.latency.session import arms_of, cases_of, in_fresh_process, time_session
 from harness.latency.statistics import PUBLISHED_PAIRS
-from harness.latency.table import Cell, Outcome, session_of
+from harness.latency.table import CellOutcome, LatencyCell, session_of
 from harness.models.clock import Untimed
 from harness.models.loading import OpenModel, adapter_file
 from harness.models.processors import TEXT
@@ -36,8 +36,8 @@ Stop = Callable[[], bool]
 
 
 def measure(
-    rounds: Iterable[Sequence[Cell]], protocol: Protocol, fresh: bool, stop: Stop = lambda: False
-) -> Iterator[Outcome]:
+    rounds: Iterable[Sequence[LatencyCell]], protocol: Protocol, fresh: bool, stop: Stop = lambda: False
+) -> Iterator[CellOutcome]:
     """The outcomes of each round's cells as they are there, until the protocol's seconds are spent.
 
     protocol: pairs of one cell at most; seconds of everything. fresh: each stage of each round in a process of its
@@ -56,13 +56,13 @@ def measure(
 
 
 def run_stage(
-    cells: Sequence[Cell], protocol: Protocol, end: float | None, others: int, stop: Stop
-) -> Iterator[Outcome]:
+    cells: Sequence[LatencyCell], protocol: Protocol, end: float | None, others: int, stop: Stop
+) -> Iterator[CellOutcome]:
     """The outcomes of one stage's cells. end: on the monotonic clock; others: cells that wait for the rest of it."""
     try:
         model = cells[0].stage.open()
     except torch.OutOfMemoryError as error:
-        yield from (Outcome(cell, ERROR, _first_line(error), {}) for cell in cells)
+        yield from (CellOutcome(cell, ERROR, _first_line(error), {}) for cell in cells)
         return
     for number, cell in enumerate(cells):
         if end is not None and number and time.monotonic() >= end:
@@ -71,21 +71,21 @@ def run_stage(
         yield _outcome(cell, model, protocol, share, stop)
 
 
-def _outcome(cell: Cell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop) -> Outcome:
+def _outcome(cell: LatencyCell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop) -> CellOutcome:
     facts: dict[str, Any] = {}
     try:
         status, session = _session(cell, model, protocol, share_s, stop, facts)
-        return Outcome(cell, status, "", facts, session)
+        return CellOutcome(cell, status, "", facts, session)
     except BudgetInfeasible as error:
-        return Outcome(cell, INFEASIBLE, str(error), facts)
+        return CellOutcome(cell, INFEASIBLE, str(error), facts)
     except PruningError as error:
-        return Outcome(cell, UNSUPPORTED, str(error), facts)
+        return CellOutcome(cell, UNSUPPORTED, str(error), facts)
     except torch.OutOfMemoryError as error:
-        return Outcome(cell, ERROR, _first_line(error), facts)
+        return CellOutcome(cell, ERROR, _first_line(error), facts)
 
 
 def _session(
-    cell: Cell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop, facts: dict[str, Any]
+    cell: LatencyCell, model: OpenModel, protocol: Protocol, share_s: float | None, stop: Stop, facts: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     pruner, preset = pruner_of(cell.method, model)
     facts |= {"preset": preset, "settings": pruner.settings(), "model_revision": model.revision}
@@ -123,7 +123,7 @@ def pruner_of(method: str, model: OpenModel) -> tuple[Pruner, str]:
     return pruner, ""
 
 
-def open_cell(cell: Cell, model: OpenModel, pruner: Pruner) -> OpenRun:
+def open_cell(cell: LatencyCell, model: OpenModel, pruner: Pruner) -> OpenRun:
     """A cell's method at its budget on its scene."""
     benchmark = benchmark_of(cell.scene, TEXT)
     return OpenRun(Bench(model, benchmark, benchmark.samples), pruner, cell.budget, cell.scene.seed)
@@ -140,7 +140,7 @@ def _bounds(protocol: Protocol, share_s: float | None, prefill_s: float, device:
     return Protocol(pairs=pairs, seconds=seconds, warmup=1 if slow else None, seed=protocol.seed)
 
 
-def _meets(cell: Cell, asked: int | None, entering: tuple[int, ...]) -> bool:
+def _meets(cell: LatencyCell, asked: int | None, entering: tuple[int, ...]) -> bool:
     if asked is None or cell.method == "full":
         return True
     entered = entering[:1] if cell.budget.kind == "interface_kept" else entering

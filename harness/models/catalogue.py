@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One published model. parameters: what its config makes; config, images: as the hub's two JSON files say."""
 
     name: str
@@ -38,14 +38,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def find(name: str) -> Entry | None:
+def find(name: str) -> CatalogueEntry | None:
     """The model of a short name, None for any other word."""
     if name not in names():
         return None
-    return Entry(name=name, **json.loads((FOLDER / f"{name}.json").read_text()))
+    return CatalogueEntry(name=name, **json.loads((FOLDER / f"{name}.json").read_text()))
 
 
-def named(name: str) -> Entry:
+def named(name: str) -> CatalogueEntry:
     """The model of a short name. Raises UnknownModel with the nearest names."""
     entry = find(name)
     if entry is None:

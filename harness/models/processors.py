@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, InternVLProcessor, PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen3VLProcessor
 
 if TYPE_CHECKING:
-    from harness.models.catalogue import Entry
+    from harness.models.catalogue import CatalogueEntry
 
 
 # transformers' Qwen and InternVL processors insist on a video processor, which needs torchvision. Without the video
@@ -127,7 +127,7 @@ _WORDS = {
 }
 
 
-def processor_of(entry: Entry, backend: str = "pil", seed: int = 0) -> Any:
+def processor_of(entry: CatalogueEntry, backend: str = "pil", seed: int = 0) -> Any:
     """The processor of a catalogue entry, images handled by `backend` ("pil" or "torchvision")."""
     words, images = _WORDS[entry.family], dict(entry.images)
     tokenizer = _tokenizer(words, entry, seed)
@@ -163,7 +163,7 @@ def processor_of(entry: Entry, backend: str = "pil", seed: int = 0) -> Any:
     return transformers.LlavaNextProcessor(pixels, tokenizer, **shared)
 
 
-def _tokenizer(words: Words, entry: Entry, seed: int) -> PreTrainedTokenizerFast:
+def _tokenizer(words: Words, entry: CatalogueEntry, seed: int) -> PreTrainedTokenizerFast:
     """Marks at their ids; every other word at one drawn from the ordinary ids below them."""
     plain = sorted({*TEXT.split(), *words.before.split(), *words.after.split(), "newline"} - set(words.marks))
     ids = Random(seed).sample(range(100, min(words.marks[words.image], 30000)), len(plain))

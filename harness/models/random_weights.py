@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
-from harness.models.catalogue import Entry
+from harness.models.catalogue import CatalogueEntry
 from harness.models.families.family import Family
 from harness.models.families.registry import family_class
 from harness.models.loading import DTYPES, OpenModel, device_and_dtype
@@ -40,7 +40,7 @@ REVISION = "random_weights"  # begins the revision of every such model
 
 
 def open_random(
-    entry: Entry,
+    entry: CatalogueEntry,
     *,
     dtype: str = "float32",
     device: str = "cpu",
@@ -63,25 +63,25 @@ def open_random(
     )  # fmt: skip
 
 
-def adapter_of(entry: Entry) -> type[Family]:
+def adapter_of(entry: CatalogueEntry) -> type[Family]:
     """The adapter of an entry's family. Raises UsageError where there is none."""
     return family_class(entry.family, entry.name)
 
 
-def config_of(entry: Entry) -> PretrainedConfig:
+def config_of(entry: CatalogueEntry) -> PretrainedConfig:
     """The configuration of a catalogue entry."""
     fields = dict(entry.config)
     return AutoConfig.for_model(fields.pop("model_type"), **fields)
 
 
-def on_meta(entry: Entry, attention: str = "sdpa") -> nn.Module:
+def on_meta(entry: CatalogueEntry, attention: str = "sdpa") -> nn.Module:
     """The model without memory: shapes only, in seconds."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config_of(entry), attn_implementation=attention)
     return model.eval()
 
 
-def build(entry: Entry, dtype: torch.dtype, device: torch.device, attention: str, seed: int = 0) -> nn.Module:
+def build(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device, attention: str, seed: int = 0) -> nn.Module:
     """The model with random weights on `device`, in eval mode; equal seeds and dtypes give equal weights."""
     with torch.device(device), _NoDraws():
         model = AutoModelForImageTextToText.from_config(config_of(entry), dtype=dtype, attn_implementation=attention)

@@ -28,7 +28,7 @@ END, _START = SPECIALS.index("<|im_end|>"), SPECIALS.index("<|im_start|>")
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """patches (B, N, 768); questions, targets (B, Q, LENGTH), targets IGNORED but at answers; families (B, Q), -1 =
     none; patch labels (B, N) and unit labels (B, n) by name."""
 
@@ -100,7 +100,7 @@ def shape_word(question: str) -> int:
 
 def make_batch(
     materials: Materials, bank: SpriteBank, encode: Encoder, rng: np.random.Generator, side: int, crowded: list[bool]
-) -> Batch:
+) -> TrainingBatch:
     """One batch of `side`-pixel scenes, one per entry of `crowded`; a fifth of them pass through JPEG."""
     patches, questions, targets, families, aims, words, patch, unit = [], [], [], [], [], [], [], []
     for wanted in crowded:
@@ -119,7 +119,7 @@ def make_batch(
         words.append([shape_word(one.question) for one in asked] + [NO_SHAPE] * (QUESTIONS - len(asked)))
         patch.append(patch_labels(scene))
         unit.append(unit_labels(scene))
-    return Batch(
+    return TrainingBatch(
         torch.from_numpy(np.stack(patches)),
         torch.tensor(questions),
         torch.tensor(targets),

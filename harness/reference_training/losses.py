@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.reference_training.batches import END, IGNORED, NO_SHAPE, Batch
+from harness.reference_training.batches import END, IGNORED, NO_SHAPE, TrainingBatch
 from harness.reference_training.labels import PATCH_LABELS, UNIT_LABELS
 from harness.reference_training.packed import WORDS
 from harness.reference_training.words import FAMILIES
@@ -24,7 +24,7 @@ class AuxiliaryHeads(nn.Module):
         self.place = nn.ModuleDict({name: nn.Linear(unit_width, PLACES) for name in ("row", "column")})
         self.word_norm, self.word = nn.LayerNorm(unit_width), nn.Linear(unit_width, NO_SHAPE + 1)
 
-    def word_loss(self, states: Tensor, batch: Batch) -> Tensor:
+    def word_loss(self, states: Tensor, batch: TrainingBatch) -> Tensor:
         """Whether the token that starts an answer has gathered the shape that is asked about.
 
         states: of question tokens, (B, Q * LENGTH, 128)."""
@@ -34,7 +34,7 @@ class AuxiliaryHeads(nn.Module):
         logits = self.word(self.word_norm(starts)).float()
         return F.cross_entropy(logits[batch.families >= 0], batch.words[batch.families >= 0])
 
-    def forward(self, states: Tensor, tokens: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, states: Tensor, tokens: Tensor, batch: TrainingBatch) -> tuple[Tensor, dict[str, float]]:
         """states (B, N, 160), tokens (B, n, 128) -> weighted sum of losses, and accuracies on the labels other than
         'nothing'."""
         total, accuracy = states.new_zeros(()), {}
@@ -62,12 +62,12 @@ class AuxiliaryHeads(nn.Module):
         return total, accuracy
 
 
-def answer_loss(logits: Tensor, batch: Batch) -> Tensor:
+def answer_loss(logits: Tensor, batch: TrainingBatch) -> Tensor:
     """Mean cross-entropy over the tokens of answers. logits (B, Q * LENGTH, vocabulary)."""
     return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
 
 
-def gaze_loss(watched: dict[int, Tensor], batch: Batch) -> Tensor:
+def gaze_loss(watched: dict[int, Tensor], batch: TrainingBatch) -> Tensor:
     """How far the watched heads look past what is asked about: mean of -log of their share of attention on it.
 
     watched: layer -> log attention over image tokens (B, heads, Q * LENGTH, n). Counted where a token of an answer is
@@ -84,7 +84,7 @@ def gaze_loss(watched: dict[int, Tensor], batch: Batch) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def exact_matches(logits: Tensor, batch: Batch) -> Tensor:
+def exact_matches(logits: Tensor, batch: TrainingBatch) -> Tensor:
     """Right answers and questions by family, float (families, 2). Every token of the answer must be the likeliest,
     which is what greedy decoding produces."""
     targets = batch.targets

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as distributed
 from torch import nn
 
-from harness.reference_training.batches import LENGTH, QUESTIONS, Batch, Encoder, make_batch
+from harness.reference_training.batches import LENGTH, QUESTIONS, Encoder, TrainingBatch, make_batch
 from harness.reference_training.course import Course, Moment
 from harness.reference_training.export import export
 from harness.reference_training.kinds import KINDS
@@ -78,7 +78,7 @@ class Trainer:
         self.layouts: dict[int, Any] = {}
         self.clock = self._now()
 
-    def batch(self, moment: Moment) -> Batch:
+    def batch(self, moment: Moment) -> TrainingBatch:
         """The batch of this worker and step."""
         rng = np.random.default_rng([self.settings.seed, self.rank, self.step_index])
         crowded = [bool(v) for v in rng.random(moment.images) < moment.crowded_share]

@@ -68,7 +68,7 @@ Run = Callable[[Request], Comparison]
 
 
 @dataclass(frozen=True)
-class Cell:
+class SuiteCell:
     """One cell of a suite. comparison: None where the method cannot reach the budget, and infeasible says why."""
 
     request: Request
@@ -93,7 +93,7 @@ def requests_of(suite: Suite, asked: Request, chosen: Collection[str]) -> list[R
 
 def run_suite(
     suite: Suite, requests: list[Request], run: Run, sources: Sources, log_path: Callable[[str], Path]
-) -> list[Cell]:
+) -> list[SuiteCell]:
     """Run all requests; a budget that is infeasible is noted, and the others go on.
 
     Every benchmark is opened first, so that a missing one stops in seconds. Raises what opening and running raise.
@@ -103,14 +103,14 @@ def run_suite(
     return list(_cells(suite, requests, run, log_path))
 
 
-def _cells(suite: Suite, requests: list[Request], run: Run, log_path: Callable[[str], Path]) -> Iterator[Cell]:
+def _cells(suite: Suite, requests: list[Request], run: Run, log_path: Callable[[str], Path]) -> Iterator[SuiteCell]:
     for request in requests:
         try:
             comparison = run(request)
         except BudgetInfeasible as error:
-            yield Cell(request, None, str(error))
+            yield SuiteCell(request, None, str(error))
             continue
-        yield Cell(request, comparison, hard=tuple(_hard(suite, request, comparison, run, log_path)))
+        yield SuiteCell(request, comparison, hard=tuple(_hard(suite, request, comparison, run, log_path)))
 
 
 def _hard(suite: Suite, request: Request, own: Comparison, run: Run, log_path: Callable[[str], Path]) -> Iterator[Hard]:
@@ -128,13 +128,13 @@ def _hard(suite: Suite, request: Request, own: Comparison, run: Run, log_path: C
         )
 
 
-def summary(cells: list[Cell]) -> list[dict[str, Any]]:
+def summary(cells: list[SuiteCell]) -> list[dict[str, Any]]:
     """One row a model and budget: RA over the benchmarks' mean accuracies, and the mean of their own RAs."""
     keys = dict.fromkeys((cell.request.model, str(cell.request.budget)) for cell in cells)
     return [_row(*key, [one for one in cells if (one.request.model, str(one.request.budget)) == key]) for key in keys]
 
 
-def _row(model: str, budget: str, cells: list[Cell]) -> dict[str, Any]:
+def _row(model: str, budget: str, cells: list[SuiteCell]) -> dict[str, Any]:
     figures = [cell.comparison.run.figures for cell in cells if cell.comparison is not None]
     pruned, full = ([getattr(one, name) for one in figures] for name in ("accuracy", "full_accuracy"))
     ratios = [one.ra for one in figures if one.ra is not None]
@@ -150,7 +150,7 @@ def _row(model: str, budget: str, cells: list[Cell]) -> dict[str, Any]:
     }
 
 
-def suite_document(suite: Suite, cells: list[Cell]) -> dict[str, Any]:
+def suite_document(suite: Suite, cells: list[SuiteCell]) -> dict[str, Any]:
     """The JSON document of a suite."""
     return {
         "suite": suite.name,
@@ -172,7 +172,7 @@ def suite_document(suite: Suite, cells: list[Cell]) -> dict[str, Any]:
     }
 
 
-def hard_rows(cells: list[Cell]) -> Iterator[dict[str, Any]]:
+def hard_rows(cells: list[SuiteCell]) -> Iterator[dict[str, Any]]:
     """One row a cell and factor."""
     for cell in cells:
         for hard in cell.hard:

@@ -32,7 +32,7 @@ GROUP = ("model", "model_revision", "benchmark", "benchmark_revision", "sample_i
 
 
 @dataclass(frozen=True)
-class Report:
+class FolderReport:
     """What a check found. notes: what could not be checked here, and why; retired: of the runs."""
 
     problems: Sequence[Problem]
@@ -44,7 +44,7 @@ class Report:
 
 def check_results(
     folder: Path, only: str | None = None, base: str = "HEAD", data_dir: Path | None = None, published: bool = True
-) -> Report:
+) -> FolderReport:
     """Check a folder of submissions, or one batch of it (`only`), and the papers' numbers beside it.
 
     base: the commit whose submissions must still be there unchanged. data_dir: where published data sets lie.
@@ -54,7 +54,7 @@ def check_results(
     if published:
         problems += published_problems(folder.parent / "published")
     if not folder.is_dir():
-        return Report(problems, notes, 0, 0)
+        return FolderReport(problems, notes, 0, 0)
     problems += strangers(folder)
     problems += _size_problems(folder)
     opened = [open_batch(path, problems) for path in batches(folder)]
@@ -72,7 +72,7 @@ def check_results(
     names = sorted({one["spec"]["benchmark"] for batch in chosen for one in batch.documents.values()})
     notes += [note for note in map(judge.note, names) if note]
     retired = sum(is_retired(batch, run_id) for batch in chosen for run_id in batch.documents)
-    return Report(problems, notes, len(chosen), sum(len(batch.documents) for batch in chosen), retired)
+    return FolderReport(problems, notes, len(chosen), sum(len(batch.documents) for batch in chosen), retired)
 
 
 def batch_name(documents: Sequence[Mapping[str, Any]]) -> str:

@@ -38,7 +38,7 @@ ANSWERS_AGREE_RATIO = 0.95  # of the repeated questions
 
 
 @dataclass(frozen=True)
-class Repetition:
+class RepeatedRun:
     """What a repetition found. differences: a sentence for each question that came out otherwise."""
 
     run_id: str
@@ -81,7 +81,7 @@ def repeat(
     sources: Sources | None = None,
     data_dir: Path | None = None,
     device: str | None = None,
-) -> Repetition:
+) -> RepeatedRun:
     """Answer `samples` questions of a run again, drawn by `seed`.
 
     method: the file of a run whose method is from a file, without meaning for others; model: where its weights lie,
@@ -111,7 +111,7 @@ def answer_again(
     return pairs, cell.spec.code
 
 
-def write_verification(folder: Path, found: Repetition) -> Path:
+def write_verification(folder: Path, found: RepeatedRun) -> Path:
     """RUN.verification.json beside the run. What an earlier repetition found is replaced."""
     path = folder / f"{found.run_id}.verification.json"
     fresh = path.with_name(f".{path.name}.new")
@@ -178,7 +178,7 @@ def _samples(claim: Claim, bench: Bench, ids: Iterable[str]) -> list[Sample]:
     return [known[one] for one in ids]
 
 
-def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str) -> Repetition:
+def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code: str) -> RepeatedRun:
     other_code = code != claim.spec.code
     answers = [same_answer(stated, here) for stated, here in pairs]
     tokens = [counts(stated, other_code) == counts(here, other_code) for stated, here in pairs]
@@ -200,7 +200,7 @@ def _found(claim: Claim, pairs: Sequence[tuple[Record, Record]], seed: int, code
         "verified_at": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
     }
     told = [words for stated, here in pairs for words in differences(stated, here, other_code)]
-    return Repetition(claim.run_id, name_of(claim.spec), document, told, other_code)
+    return RepeatedRun(claim.run_id, name_of(claim.spec), document, told, other_code)
 
 
 def name_of(spec: RunSpec) -> str:

@@ -26,14 +26,14 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Entry:
+class GridCell:
     """One cell of a sweep. timing: None where it is answered only."""
 
     request: Request
     timing: Protocol | None = None
 
 
-def entries_of(words: GridWords, timing: Protocol | None) -> list[Entry]:
+def entries_of(words: GridWords, timing: Protocol | None) -> list[GridCell]:
     """Every cell, without repetition: those of one model together, of one benchmark within it, no pruning first.
 
     words.device is a real one. timing: None leaves the timing pass out. It is done for the first seed of each cell:
@@ -42,13 +42,13 @@ def entries_of(words: GridWords, timing: Protocol | None) -> list[Entry]:
     _check(words)
     budgets = tuple(dict.fromkeys(_budget(one) for one in words.budgets))
     seeds = tuple(range(words.seeds)) if isinstance(words.seeds, int) else words.seeds
-    found: dict[Any, Entry] = {}
+    found: dict[Any, GridCell] = {}
     for model in dict.fromkeys(words.models):
         for benchmark in dict.fromkeys(name for one in words.benchmarks for name in _tasks(one, model, words)):
             shared = {"model": model, "benchmark": benchmark, **words.part(SampleOptions)}
             for request in _requests(_methods(words), budgets, seeds, shared):
                 timed = not request.is_full and request.seed == seeds[0]
-                found.setdefault(_key(request), Entry(request, timing if timed else None))
+                found.setdefault(_key(request), GridCell(request, timing if timed else None))
     return list(found.values())
 
 

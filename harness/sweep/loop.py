@@ -12,7 +12,7 @@ from harness.records.errors import CorruptLog, DiskFull, StoreLocked
 from harness.records.progress import Stop
 from harness.run.runner import environment
 from harness.store.database import Store
-from harness.sweep.grid import Entry
+from harness.sweep.grid import GridCell
 from harness.sweep.schedule import CellState, Schedule
 from harness.sweep.tasks import (
     BUSY,
@@ -22,9 +22,9 @@ from harness.sweep.tasks import (
     Finding,
     Job,
     ModelKey,
-    Outcome,
     Result,
     Survey,
+    TaskOutcome,
     model_key,
 )
 from harness.sweep.worker import conclude
@@ -40,7 +40,7 @@ class Observer(Listener, Protocol):
     def changed(self, schedule: Schedule) -> None:
         """Something began, ended or moved on."""
 
-    def settled(self, cell: CellState, outcome: Outcome) -> None:
+    def settled(self, cell: CellState, outcome: TaskOutcome) -> None:
         """A job of a cell has ended for good."""
 
     def told(self, message: str) -> None:
@@ -48,7 +48,7 @@ class Observer(Listener, Protocol):
 
 
 @dataclass(frozen=True)
-class Report:
+class SweepReport:
     """What became of a sweep's cells, in their order. stopped: why it ended early, "" if it did not."""
 
     cells: tuple[CellState, ...]
@@ -59,7 +59,7 @@ class Report:
 
 
 def conduct(
-    entries: Sequence[Entry],
+    entries: Sequence[GridCell],
     store: Store,
     crew: Crew,
     observer: Observer,
@@ -68,7 +68,7 @@ def conduct(
     redo_stale: bool = False,
     dry: bool = False,
     shard_samples: int | None = None,
-) -> Report:
+) -> SweepReport:
     """Do what is left of the entries; dry: only find out. shard_samples: as `Schedule` has it.
 
     Whatever happens to one cell, the others go on. When `stop` says so, running samples are finished. The caller
@@ -83,7 +83,7 @@ def conduct(
     stopped = schedule.stopped
     message = "" if stopped is None else stopped.message or "stopped; nothing is lost"
     is_full = stopped is not None and stopped.status == DISK_FULL
-    return Report(tuple(schedule.cells.values()), message, is_full, schedule.left_s, seconds)
+    return SweepReport(tuple(schedule.cells.values()), message, is_full, schedule.left_s, seconds)
 
 
 class _Sweep:
@@ -101,7 +101,7 @@ class _Sweep:
         """Give out what there is, then wait a moment for something to end."""
         if (stop() or self.schedule.stopped) and not self._told_to_stop:
             self._told_to_stop = True
-            self.schedule.stopped = self.schedule.stopped or Outcome(STOPPED)
+            self.schedule.stopped = self.schedule.stopped or TaskOutcome(STOPPED)
             self._crew.stop()
         gave = self._give()
         if gave or len(self._crew.idle()) < self._crew.size:
@@ -137,7 +137,7 @@ class _Sweep:
             if cell is not None:
                 self._keep(task, cell, result)
 
-    def _keep(self, job: Job, cell: CellState, outcome: Outcome) -> None:
+    def _keep(self, job: Job, cell: CellState, outcome: TaskOutcome) -> None:
         """Put what became of a cell into the store."""
         if outcome.again:
             try:
@@ -153,7 +153,7 @@ class _Sweep:
         try:
             self._store.ingest(log)
         except DiskFull as problem:
-            self.schedule.stopped = Outcome(DISK_FULL, str(problem))
+            self.schedule.stopped = TaskOutcome(DISK_FULL, str(problem))
         except (StoreLocked, CorruptLog) as problem:
             self._observer.told(str(problem))
             self._waiting.append(log)
@@ -206,7 +206,7 @@ def title_of(job: Job) -> str:
     return f"{'timing ' if job.timing else ''}{what} on {request.model}, {request.benchmark}{part}"
 
 
-def _surveys(entries: Sequence[Entry], store: Store) -> list[Survey]:
+def _surveys(entries: Sequence[GridCell], store: Store) -> list[Survey]:
     """One survey a model, with what the store knows of finished cells and of the time that a sample took."""
     runs = store.query(
         "SELECT cell_id, method, model, benchmark, device, machine_id, n, inference_time_s FROM runs "
@@ -216,7 +216,7 @@ def _surveys(entries: Sequence[Entry], store: Store) -> list[Survey]:
     here = runs[runs["machine_id"] == environment().machine_id]
     sums = here.groupby(["method", "model", "benchmark", "device"])[["inference_time_s", "n"]].sum()
     paces = {key: row["inference_time_s"] / row["n"] for key, row in sums.iterrows()}
-    by_model: dict[ModelKey, list[Entry]] = {}
+    by_model: dict[ModelKey, list[GridCell]] = {}
     for entry in entries:
         by_model.setdefault(model_key(Survey((entry,), finished, paces)), []).append(entry)
     return [Survey(tuple(group), finished, paces) for group in by_model.values()]

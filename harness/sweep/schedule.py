@@ -23,9 +23,9 @@ from harness.sweep.tasks import (
     Finding,
     Job,
     ModelKey,
-    Outcome,
     Survey,
     Task,
+    TaskOutcome,
     model_key,
 )
 
@@ -69,7 +69,7 @@ class Schedule:
     dry: bool = False
     shard_samples: int | None = None
     cells: dict[str, CellState] = field(default_factory=dict)
-    stopped: Outcome | None = None
+    stopped: TaskOutcome | None = None
     used_s: float = 0.0
     running: dict[str, Task] = field(default_factory=dict)
     _jobs: list[Job] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Schedule:
         states = [CellState(one, one.state, one.message, one.floor_tokens, one.estimate_s) for one in findings]
         self.cells |= {cell_of(state.request): state for state in states}
         if len(findings) < len(survey.entries):
-            self.stopped = Outcome(STOPPED)
+            self.stopped = TaskOutcome(STOPPED)
             return
         self._refresh(states)
         if not self.dry:
@@ -149,7 +149,7 @@ class Schedule:
             if state.has_work and full.status == STALE:
                 full.status = MISSING
 
-    def failed(self, name: str, outcome: Outcome) -> None:
+    def failed(self, name: str, outcome: TaskOutcome) -> None:
         """A survey failed: it is tried again, and in the end all its cells have failed."""
         survey = self.running[name]
         assert isinstance(survey, Survey)
@@ -160,7 +160,7 @@ class Schedule:
             del self.running[name]
             self.surveys.append(survey)
 
-    def done(self, name: str, outcome: Outcome, again_at: float) -> CellState | None:
+    def done(self, name: str, outcome: TaskOutcome, again_at: float) -> CellState | None:
         """Take in how a job ended. Gives its cell if that is settled now, None if the job goes back to the queue.
 
         again_at: when to look again at a cell that another process works on.

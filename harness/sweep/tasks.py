@@ -11,7 +11,7 @@ from harness.records.figures import ERROR
 from harness.records.run_spec import RunSpec
 from harness.request.request import Request
 from harness.store.shards import Shard
-from harness.sweep.grid import Entry
+from harness.sweep.grid import GridCell
 
 MISSING = "missing"  # something is left to do
 STALE = "stale"  # answered by older code, and only by that
@@ -31,7 +31,7 @@ class Survey:
     finished: cell ids that a run of whatever code has finished. paces: what is known of the time a sample takes.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[GridCell, ...]
     finished: frozenset[str]
     paces: Paces
 
@@ -45,7 +45,7 @@ class Finding:
     seconds that are left, pace_s of a sample.
     """
 
-    entry: Entry
+    entry: GridCell
     spec: RunSpec | None
     state: str
     message: str = ""
@@ -73,7 +73,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """How a job ended. status: of the run, or BUSY, STOPPED, DISK_FULL. again: whether another try may help."""
 
     status: str
@@ -84,7 +84,7 @@ class Outcome:
 
 
 Task = Survey | Job
-Result = tuple[Finding, ...] | Outcome
+Result = tuple[Finding, ...] | TaskOutcome
 
 
 def model_key(task: Task) -> ModelKey:
@@ -98,6 +98,6 @@ def pace_key(spec: RunSpec) -> tuple[str, str, str, str]:
     return spec.method, spec.model, spec.benchmark, spec.device
 
 
-def lost(message: str) -> Outcome:
+def lost(message: str) -> TaskOutcome:
     """The outcome of a task whose worker died."""
-    return Outcome(ERROR, message, again=True)
+    return TaskOutcome(ERROR, message, again=True)

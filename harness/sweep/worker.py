@@ -36,7 +36,7 @@ from harness.store.database import Store
 from harness.store.log_reader import RunContents
 from harness.store.log_writer import RunLog
 from harness.store.shards import shard_records
-from harness.sweep.grid import Entry
+from harness.sweep.grid import GridCell
 from harness.sweep.tasks import (
     BUSY,
     DAMAGED,
@@ -46,10 +46,10 @@ from harness.sweep.tasks import (
     STOPPED,
     Finding,
     Job,
-    Outcome,
     Result,
     Survey,
     Task,
+    TaskOutcome,
     pace_key,
 )
 from methods.base import BudgetInfeasible, MissingSignal, PruningError
@@ -85,7 +85,7 @@ class Workshop:
             outcome = self._concluded(task, outcome_of(problem))
         return replace(outcome, seconds=time.perf_counter() - began)
 
-    def _run(self, job: Job, watcher: Watcher, stop: Stop) -> Outcome:
+    def _run(self, job: Job, watcher: Watcher, stop: Stop) -> TaskOutcome:
         story = self._story(job.request, watcher, stop)
         cell = story.bench.cell(job.request)
         if cell.spec != job.spec:
@@ -94,13 +94,13 @@ class Workshop:
         answerer = answerer_of(story.bench)
         if job.shard is not None:
             story.answer_shard(cell, answerer, job.shard)
-            return Outcome(OK)
+            return TaskOutcome(OK)
         full = None if job.request.is_full else _unpruned(story, job)
         figures = story.reach(cell, answerer, full, job.timing).figures
         assert figures is not None  # reach gives finished logs only
-        return Outcome(figures.status, figures.message)
+        return TaskOutcome(figures.status, figures.message)
 
-    def _concluded(self, job: Job, outcome: Outcome) -> Outcome:
+    def _concluded(self, job: Job, outcome: TaskOutcome) -> TaskOutcome:
         """The outcome, once the log says why a cell has no figures, where that will not change."""
         if outcome.status not in (INFEASIBLE, UNSUPPORTED):
             return outcome
@@ -110,7 +110,7 @@ class Workshop:
             return outcome_of(problem)
         return outcome
 
-    def _look(self, entry: Entry, survey: Survey, watcher: Watcher) -> Finding:
+    def _look(self, entry: GridCell, survey: Survey, watcher: Watcher) -> Finding:
         """What is left of one cell."""
         try:
             story = self._story(entry.request, watcher, lambda: False)
@@ -131,7 +131,7 @@ class Workshop:
         pace = survey.paces.get(pace_key(cell.spec)) or self._probe(story.bench, cell)
         return replace(finding, pace_s=pace, estimate_s=_estimate(finding, pace))
 
-    def _read(self, story: Story, cell: Cell, entry: Entry, survey: Survey) -> Finding:
+    def _read(self, story: Story, cell: Cell, entry: GridCell, survey: Survey) -> Finding:
         """What the log of a cell says. Raises CorruptLog."""
         untimed, contents = entry.timing is not None, story.contents(cell)
         answered = {*(contents.records if contents else ()), *shard_records(self._logs.log_path(cell.spec.run_id))}
@@ -162,33 +162,33 @@ class Workshop:
         return Story(open_bench(request, self._sources), self._logs, watcher, stop, self._environment)
 
 
-def conclude(store: Store, spec: RunSpec, environment: Environment, outcome: Outcome) -> None:
+def conclude(store: Store, spec: RunSpec, environment: Environment, outcome: TaskOutcome) -> None:
     """Let the log of a cell say why it has no figures. Raises StoreLocked, CorruptLog, DiskFull."""
     with RunLog.open(store.log_path(spec.run_id), spec, environment) as log:
         log.finish(Figures(outcome.status, outcome.message, n=len(log.done), floor_tokens=outcome.floor_tokens))
 
 
-def outcome_of(problem: BaseException) -> Outcome:
+def outcome_of(problem: BaseException) -> TaskOutcome:
     """What an exception means for a cell; one raised `from` another means what that one does."""
     message = str(problem) or type(problem).__name__
     match problem:
         case BudgetInfeasible():
-            return Outcome(INFEASIBLE, message, problem.floor)
+            return TaskOutcome(INFEASIBLE, message, problem.floor)
         case MissingSignal():
-            return Outcome(UNSUPPORTED, message)
+            return TaskOutcome(UNSUPPORTED, message)
         case Interrupted():
-            return Outcome(STOPPED, message)
+            return TaskOutcome(STOPPED, message)
         case StoreLocked():
-            return Outcome(BUSY, message)
+            return TaskOutcome(BUSY, message)
         case DiskFull():
-            return Outcome(DISK_FULL, message)
+            return TaskOutcome(DISK_FULL, message)
         case CorruptLog() | UsageError() | EnvironmentProblem():
-            return Outcome(ERROR, message)
+            return TaskOutcome(ERROR, message)
         case HarnessError() if problem.__cause__ is not None:
             return replace(outcome_of(problem.__cause__), message=message)
         case _:
             known = isinstance(problem, HarnessError | PruningError)
-            return Outcome(ERROR, message if known else f"{type(problem).__name__}: {message}", again=True)
+            return TaskOutcome(ERROR, message if known else f"{type(problem).__name__}: {message}", again=True)
 
 
 def _estimate(finding: Finding, pace_s: float) -> float:

@@ -11,13 +11,13 @@ import pytest
 from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 
-from harness.benchmarks.synthetic import Scene, benchmark_of
+from harness.benchmarks.synthetic import SyntheticScene, benchmark_of
 from harness.budget.spec import BudgetSpec
 from harness.latency.statistics import summarise
 from harness.latency.table import (
     Book,
-    Cell,
-    Outcome,
+    CellOutcome,
+    LatencyCell,
     Stage,
     grid,
     published,
@@ -161,7 +161,7 @@ def test_equal_arms_by_hand():
 def test_a_grid_has_no_pruning_once_and_a_row_keeps_apart_what_differs():
     stage = Stage("internvl3-1b", True, device="cpu")
     half, quarter = BudgetSpec.parse("50%"), BudgetSpec.parse("25%")
-    cells = grid([stage], [Scene(448, 448)], ["full", "fastv"], [half, quarter])
+    cells = grid([stage], [SyntheticScene(448, 448)], ["full", "fastv"], [half, quarter])
     assert [(cell.method, str(cell.budget)) for cell in cells] == [
         ("full", "100%"), ("fastv", "50%"), ("fastv", "25%"),
     ]  # fmt: skip
@@ -170,8 +170,8 @@ def test_a_grid_has_no_pruning_once_and_a_row_keeps_apart_what_differs():
 
 def test_a_paper_stands_beside_a_row_as_a_reference():
     stage = Stage("internvl3-1b", True, device="cpu", attention="eager")
-    cell = Cell(stage, Scene(448, 448), "divprune", BudgetSpec.parse("50%"))
-    row = Book(None, [cell]).add(Outcome(cell, "error", "out of memory", {}))
+    cell = LatencyCell(stage, SyntheticScene(448, 448), "divprune", BudgetSpec.parse("50%"))
+    row = Book(None, [cell]).add(CellOutcome(cell, "error", "out of memory", {}))
     assert (row["published"]["lr"], row["published"]["prefill_ms"]) == (-0.248, 156.0)
     assert "A100, eager" in row["published"]["source"] and "as quoted in reading notes" in row["published"]["source"]
     own = published("internvl3-1b", "quietprune", "50%")
@@ -181,7 +181,7 @@ def test_a_paper_stands_beside_a_row_as_a_reference():
 
 
 def test_a_scene_depends_on_its_seed_alone_and_has_no_answer():
-    one, same, other = Scene(64, 32), Scene(64, 32), Scene(64, 32, seed=1)
+    one, same, other = SyntheticScene(64, 32), SyntheticScene(64, 32), SyntheticScene(64, 32, seed=1)
     assert one.picture().tobytes() == same.picture().tobytes() != other.picture().tobytes()
     assert one.picture().size == (64, 32) and len(one.question("a b c").split()) == 40
     with pytest.raises(NotImplementedError, match="no right answer"):

@@ -11,7 +11,7 @@ from commands import Command, commands_in
 from tiny_catalogue import tiny_entry, write_entry
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.benchmarks.synthetic import Scene
+from harness.benchmarks.synthetic import SyntheticScene
 from harness.budget.spec import BudgetSpec
 from harness.flops.table import Unloaded, flops_rows, unloaded
 from harness.models import catalogue
@@ -31,7 +31,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @torch.no_grad()
-def counted(model: Unloaded, scene: Scene) -> int:
+def counted(model: Unloaded, scene: SyntheticScene) -> int:
     """What torch counts of the family's own modules: tower and projector block by block, then the native LLM."""
     family, inputs = model.family, model.inputs(scene)
     length = inputs.prompt.length
@@ -55,7 +55,7 @@ def counted(model: Unloaded, scene: Scene) -> int:
     [("qwen3-vl-2b", "1024"), ("qwen2.5-vl-3b", "448"), ("internvl3-1b", "896"), ("llava-1.5-7b", "336")],
 )
 def test_the_unpruned_total_of_a_real_size_is_what_torch_counts(name: str, image: str):
-    model, scene = unloaded(name), Scene.parse(image)
+    model, scene = unloaded(name), SyntheticScene.parse(image)
     [row] = flops_rows(model, ["full"], [], [scene])
     assert row["total_flops"] == counted(model, scene)
 
@@ -74,7 +74,7 @@ def test_all_methods_on_a_real_size_take_seconds(harness: Command):
 
 
 def test_the_papers_formulas_by_hand(tiny: str):
-    [row] = flops_rows(unloaded(tiny), ["full"], [], [Scene(64, 64, text_tokens=10)])
+    [row] = flops_rows(unloaded(tiny), ["full"], [], [SyntheticScene(64, 64, text_tokens=10)])
     n, d, m, layers = row["visual_tokens"] + row["text_tokens"], 32, 48, 6
     assert row["visual_tokens"] == 4
     assert row["paper_2ndm_flops"] == layers * (4 * n * d * d + 2 * n * n * d + 2 * n * d * m)
@@ -89,7 +89,7 @@ def test_what_cannot_be_is_said_in_words(harness: Command, tiny: str):
 
 def test_a_flops_ratio_is_met(tiny: str):
     budget = BudgetSpec.parse("flops_ratio:0.7")
-    _, row = flops_rows(unloaded(tiny), ["quietprune"], [budget], [Scene(512, 512)])
+    _, row = flops_rows(unloaded(tiny), ["quietprune"], [budget], [SyntheticScene(512, 512)])
     assert row["flops_ratio"] == pytest.approx(0.7, abs=0.01)
 
 

@@ -13,7 +13,7 @@ from harness.integrations.lmms_eval import installed
 from harness.integrations.lmms_eval.native import cluster_of, stopped, turn_of
 from harness.integrations.lmms_eval.opening import Word
 from harness.integrations.lmms_eval.tasks import rows_hash
-from harness.integrations.lmms_metrics import Outcome, outcome_of
+from harness.integrations.lmms_metrics import ScoredTask, outcome_of
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
 
@@ -89,7 +89,7 @@ def test_the_first_filter_whose_metric_is_a_mean_gives_the_scores():
 
 def test_a_task_without_a_mean_has_metrics_alone():
     rows = [{"doc_id": n, "pope_f1_score": {"score": 1.0}} for n in range(2)]
-    assert outcome_of(results({"pope_f1_score,none": 1.0, "n,none": "N/A"}, rows), "t") == Outcome(
+    assert outcome_of(results({"pope_f1_score,none": 1.0, "n,none": "N/A"}, rows), "t") == ScoredTask(
         {"pope_f1_score": 1.0}, {}
     )
 

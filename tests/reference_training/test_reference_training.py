@@ -18,8 +18,8 @@ from harness.reference_training.batches import (
     LENGTH,
     NO_SHAPE,
     QUESTIONS,
-    Batch,
     Encoder,
+    TrainingBatch,
     patches_of,
     shape_word,
 )
@@ -113,7 +113,7 @@ def test_gaze_is_pulled_only_where_an_answer_is_predicted_and_onto_its_target():
     targets = torch.full((1, 1, 4), IGNORED)
     targets[0, 0, 2:] = torch.tensor([9, END])
     aims = torch.tensor([[[True, True, False, False]]])
-    batch = Batch(torch.zeros(0), torch.zeros(0), targets, torch.zeros(1, 1), aims, torch.zeros(0), {}, {})
+    batch = TrainingBatch(torch.zeros(0), torch.zeros(0), targets, torch.zeros(1, 1), aims, torch.zeros(0), {}, {})
     gaze = torch.full((1, 2, 4, 4), 0.25).log().requires_grad_()
     loss = gaze_loss({5: gaze}, batch)
     assert loss.item() == pytest.approx(math.log(2))  # half of an even attention lies on the target
@@ -125,7 +125,7 @@ def test_gaze_is_pulled_only_where_an_answer_is_predicted_and_onto_its_target():
 def test_the_word_head_reads_the_place_where_the_answer_starts():
     targets = torch.full((1, 1, 4), IGNORED)
     targets[0, 0, 2:] = torch.tensor([9, END])
-    batch = Batch(
+    batch = TrainingBatch(
         torch.zeros(0), torch.zeros(0), targets, torch.zeros(1, 1), torch.zeros(0), torch.tensor([[3]]), {}, {}
     )
     states = torch.randn(1, 4, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -209,7 +209,7 @@ def test_an_answer_counts_only_when_all_its_tokens_are_right():
     logits = torch.zeros(1, 6, 4)
     for place, token in ((1, 1), (2, 2), (4, 1), (5, 3)):  # the second answer ends wrongly
         logits[0, place, token] = 1.0
-    batch = Batch(
+    batch = TrainingBatch(
         torch.zeros(0), torch.zeros(0), targets, torch.tensor([[0, 0]]), torch.zeros(0), torch.zeros(0), {}, {}
     )
     assert exact_matches(logits, batch)[0].tolist() == [1.0, 2.0]

@@ -19,7 +19,7 @@ from harness.store.database import Store
 from harness.store.log_writer import RunLog
 from harness.sweep import loop as conducting
 from harness.sweep import worker as workshop
-from harness.sweep.grid import Entry
+from harness.sweep.grid import GridCell
 from harness.sweep.tasks import DAMAGED, MISSING, STALE
 
 GREEDY = (
@@ -191,7 +191,7 @@ def test_code_that_changes_under_a_sweep_is_refused(store: Store, sources: Sourc
 
 def test_timing_follows_the_answers_and_is_not_repeated(store: Store, sources: Sources):
     short = Protocol(pairs=2, warmup=1)
-    cells = [Entry(one.request, None if one.request.is_full else short) for one in entries(methods=("grid",))]
+    cells = [GridCell(one.request, None if one.request.is_full else short) for one in entries(methods=("grid",))]
     notes = Notes()
     report = sweep(cells, store, sources, notes)
     assert [title for title, _, _ in notes.begun] == ["unpruned", "grid at 50%", "timing grid at 50%"]

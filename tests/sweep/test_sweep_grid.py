@@ -8,18 +8,18 @@ import pytest
 
 from harness.latency.protocol import Protocol
 from harness.records.errors import UnknownBenchmark, UnknownModel, UsageError
-from harness.sweep.grid import Entry, entries_of
+from harness.sweep.grid import GridCell, entries_of
 from harness.sweep.words import GridWords, read_grid
 from methods import names
 from methods.base import UnknownMethod
 
 
-def cells(timing: Protocol | None = None, **words: object) -> list[Entry]:
+def cells(timing: Protocol | None = None, **words: object) -> list[GridCell]:
     usual = {"methods": ("divprune",), "budgets": ("50%",), "seeds": 2, "controls": False}
     return entries_of(GridWords(**{**usual, "device": "cpu", **words}), timing)  # type: ignore[arg-type]
 
 
-def spelled(entries: list[Entry]) -> list[str]:
+def spelled(entries: list[GridCell]) -> list[str]:
     return [f"{one.request.method} {one.request.budget} {one.request.seed}" for one in entries]
 
 

@@ -12,12 +12,24 @@ from harness.budget.spec import BudgetSpec
 from harness.latency.protocol import Protocol
 from harness.records.figures import ERROR, INFEASIBLE, OK
 from harness.request.request import Request
-from harness.sweep.grid import Entry
+from harness.sweep.grid import GridCell
 from harness.sweep.schedule import Schedule
-from harness.sweep.tasks import BUSY, DAMAGED, DISK_FULL, MISSING, STALE, STOPPED, Finding, Job, Outcome, Survey, lost
+from harness.sweep.tasks import (
+    BUSY,
+    DAMAGED,
+    DISK_FULL,
+    MISSING,
+    STALE,
+    STOPPED,
+    Finding,
+    Job,
+    Survey,
+    TaskOutcome,
+    lost,
+)
 
 HALF = BudgetSpec("layer_average", 0.5)
-DONE = Outcome(OK)
+DONE = TaskOutcome(OK)
 
 
 def request(method: str, model: str = "a") -> Request:
@@ -29,7 +41,7 @@ def finding(
     method: str, state: str = MISSING, model: str = "a", timing: Protocol | None = None, **more: Any
 ) -> Finding:
     return Finding(
-        Entry(request(method, model), timing), spec(method=method, model=model), state,
+        GridCell(request(method, model), timing), spec(method=method, model=model), state,
         untimed=timing is not None, **more,
     )  # fmt: skip
 
@@ -127,12 +139,12 @@ def test_a_failure_is_tried_twice_more_and_then_stands():
 
 def test_what_no_repetition_mends_is_not_repeated():
     schedule = surveyed(finding("full", OK), finding("fastv", timing=Protocol(pairs=2)))
-    schedule.done(take(schedule)[0], Outcome(INFEASIBLE, "needs more", 4.0), 0)
+    schedule.done(take(schedule)[0], TaskOutcome(INFEASIBLE, "needs more", 4.0), 0)
     assert schedule.finished and status(schedule, "fastv") == (INFEASIBLE, "needs more")
 
 
 def test_a_failed_survey_is_tried_twice_more_and_then_its_cells_have_failed():
-    schedule = Schedule([Survey((Entry(request("full")), Entry(request("fastv"))), frozenset(), {})])
+    schedule = Schedule([Survey((GridCell(request("full")), GridCell(request("fastv"))), frozenset(), {})])
     for _ in range(3):
         named = schedule.next(None, 0)
         assert named is not None
@@ -145,7 +157,7 @@ def test_a_cell_that_another_process_works_on_rests_and_is_no_failure():
     for now in range(0, 50, 10):
         name, what = take(schedule, now)
         assert what == "fastv"
-        schedule.done(name, Outcome(BUSY), now + 10)
+        schedule.done(name, TaskOutcome(BUSY), now + 10)
         assert take(schedule, now + 9)[1] == "nothing" and not schedule.finished
 
 
@@ -156,8 +168,8 @@ def test_without_its_unpruned_run_a_cell_has_failed(state: str):
     assert status(schedule, "fastv") == (ERROR, f"its unpruned run is {state}: torn")
 
 
-@pytest.mark.parametrize("outcome", [Outcome(STOPPED), Outcome(DISK_FULL, "no space left")])
-def test_a_stop_gives_nothing_more_out_and_waits_for_what_runs(outcome: Outcome):
+@pytest.mark.parametrize("outcome", [TaskOutcome(STOPPED), TaskOutcome(DISK_FULL, "no space left")])
+def test_a_stop_gives_nothing_more_out_and_waits_for_what_runs(outcome: TaskOutcome):
     schedule = surveyed(finding("full", OK), finding("fastv"), finding("grid"), finding("pool"))
     first, second = take(schedule), take(schedule)
     schedule.done(first[0], outcome, 0)
@@ -198,6 +210,6 @@ def test_shards_run_side_by_side_and_what_puts_them_together_waits():
 def test_a_shard_that_fails_for_good_settles_its_cell_once():
     schedule = surveyed(finding("full", samples_left=4), shard_samples=2)
     first, second = take(schedule), take(schedule)
-    cell = schedule.done(first[0], Outcome(ERROR, "no"), 0)
+    cell = schedule.done(first[0], TaskOutcome(ERROR, "no"), 0)
     assert cell is not None and cell.status == ERROR and take(schedule)[1] == "nothing"
-    assert schedule.done(second[0], Outcome(ERROR, "no, too", again=True), 0) is None and schedule.finished
+    assert schedule.done(second[0], TaskOutcome(ERROR, "no, too", again=True), 0) is None and schedule.finished

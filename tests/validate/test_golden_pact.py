@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.models import sequence
-from harness.validate.golden.case import Case
+from harness.validate.golden.case import GoldenCase
 from harness.validate.golden.pact import prefilled
 from methods.selection import reduce_sizes
 
@@ -20,7 +20,7 @@ def test_with_logarithms_in_float16_prefill_and_decoding_equal_the_authors(path,
         return reduce_sizes(selection, size).half().log().float().exp()
 
     monkeypatch.setattr(sequence, "reduce_sizes", rounded)
-    case = Case(path)
+    case = GoldenCase(path)
     ours = prefilled(case)
     case.close("last_hidden_prefill", ours.hidden, 1e-4)
     (step,) = ours.decode(case.tensor("decode_embed"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from views import shape_of, view_of
 
-from harness.validate.golden.case import Case
+from harness.validate.golden.case import GoldenCase
 from methods.base import IN_LLM, Site
 from methods.selection import reduce
 from methods.sparsevlm import AFFINITY, SparseVLM
@@ -16,7 +16,7 @@ MERGES = sorted((Path(__file__).parents[1] / "golden").glob("sparsevlm_merge_*.n
 
 
 def test_merged_tokens_stand_behind_the_kept_ones_as_means():
-    tokens = Case(MERGES[0]).tensor("x")[0]
+    tokens = GoldenCase(MERGES[0]).tensor("x")[0]
     n = tokens.shape[0]
     shape, pruner = shape_of((1, n), llm_layers=32), SparseVLM()
     rows = next(need for need in pruner.needs(shape) if need.at == 3)

@@ -10,7 +10,7 @@ import pytest
 
 from harness.records.errors import UsageError
 from harness.validate.golden import FileResult, validate_file, validate_folder
-from harness.validate.golden.case import Case
+from harness.validate.golden.case import GoldenCase
 from harness.validate.golden.folder import CHECKS, WEIGHT_FILES, check_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -53,7 +53,7 @@ METADATA = {
 }  # fmt: skip
 
 
-def outputs_of(case: Case) -> list[str]:
+def outputs_of(case: GoldenCase) -> list[str]:
     """The arrays of a file that hold what the authors' code gave."""
     given = {name for name in case.names if name.startswith(("w/", "w__"))}
     if case.path.name.startswith("tome_"):  # AIM's files hold the metric that their merges give, these the one given
@@ -69,7 +69,7 @@ def outputs_of(case: Case) -> list[str]:
 
 def changed(path: Path, name: str, place: int, folder: Path) -> Path:
     """A copy of a golden file, and of its weights, with one number of one array changed."""
-    case = Case(path)
+    case = GoldenCase(path)
     arrays = {other: case[other] for other in case.names}
     array = arrays[name].copy()
     flat = array.reshape(-1)
@@ -102,14 +102,14 @@ def test_no_kind_of_file_is_missing_here():
 
 @pytest.mark.parametrize("path", ASSERTED, ids=lambda path: path.stem)
 def test_every_output_of_a_file_is_looked_at(path: Path):
-    case = Case(path)
+    case = GoldenCase(path)
     check_of(path.name)(case)
     assert set(outputs_of(case)) - case.read == set()
 
 
 @pytest.mark.parametrize("path", first_of_each_kind(), ids=lambda path: path.stem)
 def test_one_changed_number_of_an_output_is_seen(path: Path, tmp_path: Path):
-    case = Case(path)
+    case = GoldenCase(path)
     names = [name for name in outputs_of(case) if case[name].size]
     assert names
     for name in names:
@@ -120,7 +120,7 @@ def test_one_changed_number_of_an_output_is_seen(path: Path, tmp_path: Path):
 @pytest.mark.proof
 @pytest.mark.parametrize("path", ASSERTED, ids=lambda path: path.stem)
 def test_one_changed_number_of_any_output_of_any_file_is_seen(path: Path, tmp_path: Path):
-    case = Case(path)
+    case = GoldenCase(path)
     for name in outputs_of(case):
         if case[name].size:
             for place in {0, case[name].size // 3, case[name].size - 1}:
@@ -130,7 +130,7 @@ def test_one_changed_number_of_any_output_of_any_file_is_seen(path: Path, tmp_pa
 
 @pytest.mark.parametrize("name", sorted(LIMITED))
 def test_a_limited_file_is_still_held_to_what_can_be_asserted(name: str, tmp_path: Path):
-    case = Case(GOLDEN / name)
+    case = GoldenCase(GOLDEN / name)
     place = int(np.flatnonzero(case["keep_mask"])[0])
     assert validate_file(changed(GOLDEN / name, "keep_mask", place, tmp_path)).status == "fail"
 
@@ -166,7 +166,7 @@ def test_a_name_that_nothing_is_known_of_is_not_assertable(tmp_path: Path):
 
 
 def test_arrays_that_are_missing_or_of_another_shape_are_named(tmp_path: Path):
-    case = Case(GOLDEN / "divprune_n64_k16.npz")
+    case = GoldenCase(GOLDEN / "divprune_n64_k16.npz")
     arrays = {name: case[name] for name in case.names}
     np.savez(tmp_path / "divprune_a.npz", **{name: array for name, array in arrays.items() if name != "tokens"})
     assert "lacks the array 'tokens'" in validate_file(tmp_path / "divprune_a.npz").detail
@@ -176,7 +176,7 @@ def test_arrays_that_are_missing_or_of_another_shape_are_named(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["hired_attention_from_qk.npz", "aim_merge_n64_clip.npz", "tome_n65_cls_r8.npz"])
 def test_a_file_in_which_nothing_is_compared_fails(name: str, tmp_path: Path):
-    case = Case(GOLDEN / name)
+    case = GoldenCase(GOLDEN / name)
     np.savez(tmp_path / name, **{other: case[other][:0] if case[other].ndim else case[other] for other in case.names})
     assert validate_file(tmp_path / name).status == "fail"
     np.savez(tmp_path / "hired_small.npz", keep=np.array(3))

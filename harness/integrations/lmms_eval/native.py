@@ -39,7 +39,7 @@ def cluster_of(doc: Mapping[str, Any], otherwise: str) -> str:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatTurn:
     """A prompt in words. text: the chat template filled in, with a placeholder for each image."""
 
     text: str
@@ -54,7 +54,7 @@ class Turn:
         )
 
 
-def turn_of(model: OpenModel, messages: Sequence[Mapping[str, Any]]) -> Turn:
+def turn_of(model: OpenModel, messages: Sequence[Mapping[str, Any]]) -> ChatTurn:
     """The turn of `doc_to_messages`, images and words in their order. Raises UsageError for video or sound."""
     images: list[Image.Image] = []
     turns = []
@@ -70,7 +70,7 @@ def turn_of(model: OpenModel, messages: Sequence[Mapping[str, Any]]) -> Turn:
                 raise UsageError(f"this task shows {part['type']}; pruning takes images and text")
         turns.append({"role": message["role"], "content": content})
     text = model.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return Turn(text, tuple(images))
+    return ChatTurn(text, tuple(images))
 
 
 def say(run: OpenRun, request: Any, doc: Mapping[str, Any], sample: Sample) -> Generation:

@@ -26,7 +26,7 @@ PROBES = ("Red.", "7 of them?")  # texts that share no token at either end
 
 
 @dataclass(frozen=True)
-class Turn:
+class TemplateTurn:
     """Token ids behind the image before the user's text, and those behind the text ("ASSISTANT:")."""
 
     before: tuple[int, ...] = ()
@@ -47,13 +47,13 @@ class Turn:
         return behind[start:end] or before or list(ids[-1:])
 
 
-def turn_of(processor: Any) -> Turn:
+def turn_of(processor: Any) -> TemplateTurn:
     """What the processor's template says, found by filling it in twice. Nothing where it has no template."""
     if not getattr(processor, "chat_template", None):
-        return Turn()
+        return TemplateTurn()
     image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     one, other = (_behind_image(processor, image, probe) for probe in PROBES)
-    return Turn(_common(one, other), _common(one[::-1], other[::-1])[::-1])
+    return TemplateTurn(_common(one, other), _common(one[::-1], other[::-1])[::-1])
 
 
 def _behind_image(processor: Any, image: int, text: str) -> list[int]:
@@ -95,7 +95,7 @@ class ClsTower(Family):
         super().__init__(model)
         self.text = model.model.language_model
         self.projector = model.model.multi_modal_projector
-        self.turn = Turn()
+        self.turn = TemplateTurn()
 
     def read_template(self, processor: Any) -> None:
         self.turn = turn_of(processor)

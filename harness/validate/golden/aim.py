@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import Qwen2Model
 
 from harness.validate.golden import aim as aim_masked
-from harness.validate.golden.case import Case, agree, close, same, view_of
-from harness.validate.golden.llm import Prefilled, native_model
+from harness.validate.golden.case import GoldenCase, agree, close, same, view_of
+from harness.validate.golden.llm import GoldenPrefill, native_model
 from methods import aim
 from methods.aim import Aim
 from methods.base import IN_LLM, INTERFACE, Budget, Shape, Signal, Site
@@ -20,7 +20,7 @@ from methods.selection import reduce
 TOLERANCE = 1e-4
 
 
-def merge(case: Case) -> None:
+def merge(case: GoldenCase) -> None:
     """The merged tokens, and the metric merged with them, after every stage of every crop."""
     for crop in range(len(case["tokens"])):
         tokens = case.tensor("tokens")[crop]
@@ -31,7 +31,7 @@ def merge(case: Case) -> None:
             _stage(case, crop, stage, (tokens, metric), k)
 
 
-def _stage(case: Case, crop: int, stage: int, rows: tuple[Tensor, Tensor | None], k: int) -> None:
+def _stage(case: GoldenCase, crop: int, stage: int, rows: tuple[Tensor, Tensor | None], k: int) -> None:
     tokens, metric = rows
     n = len(tokens)
     shape, signals = Shape(((1, n),), 24, 32, unit_patches=1), {}
@@ -52,7 +52,7 @@ def _stage(case: Case, crop: int, stage: int, rows: tuple[Tensor, Tensor | None]
         close(f"stage{stage}_metric", reduce(selection, tokens), case[f"stage{stage}_metric"][crop], 1e-5)
 
 
-def importance(case: Case) -> None:
+def importance(case: GoldenCase) -> None:
     """The importance of every token, and that it decides what stays, wherever its gaps are wider than rounding."""
     logits, tau, iterations = (
         case.tensor("attention_logits_masked")[0],
@@ -75,7 +75,7 @@ def _in_llm(pruner: Aim, logits: Tensor, n: int, keep: int, layer: int) -> list[
     return pruner.in_llm(view).keep.tolist()
 
 
-def schedule(case: Case) -> None:
+def schedule(case: GoldenCase) -> None:
     """Which tokens each layer drops. Logits are made so that PageRank is the stored importance, one row for all."""
     start, end, length = (case.integer(name) for name in ("visual_start", "visual_end_exclusive", "seq_len"))
     n, masks = end - start, case["mask_after_layer"]
@@ -93,7 +93,7 @@ def schedule(case: Case) -> None:
         same(f"mask_after_layer {layer}", np.isin(np.arange(length), [start + token for token in alive] + text), mask)
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Our removal drops what the file's removal drops, and the native model under the authors' masks gives theirs.
 
     The authors hide tokens that we remove, so that the last selections of the ramp differ a little, by design.
@@ -103,7 +103,7 @@ def whole_model(case: Case) -> None:
     hidden, removed = case["mask_after_layer"], case["physical_removal_mask_after_layer"]
     close("last_hidden_state under mask_after_layer", aim_masked.last_hidden(model, embeds, hidden),
           case["last_hidden_state"], TOLERANCE)  # fmt: skip
-    ours = Prefilled(model, Aim(merge=1.0), embeds, ((start, end),))
+    ours = GoldenPrefill(model, Aim(merge=1.0), embeds, ((start, end),))
     text = [place for place in range(embeds.shape[1]) if not start <= place < end]
     alive, entering = np.arange(start, end), [*ours.plan.entering[1:], 0]
     for layer, (mask, count) in enumerate(zip(removed, entering, strict=True)):
@@ -120,7 +120,7 @@ def whole_model(case: Case) -> None:
     close("last_hidden_state of the text, by removal", ours.hidden, case["last_hidden_state"][:, text], 0.1)
 
 
-def tiny_qwen2(case: Case) -> Qwen2Model:
+def tiny_qwen2(case: GoldenCase) -> Qwen2Model:
     weights = {name[2:].replace("/", "."): case.tensor(name) for name in case.names if name.startswith("w/")}
     heads, kv_heads = case.integer("num_heads"), case.integer("num_kv_heads")
     return native_model(weights, heads, kv_heads, case.number("rope_theta"), case.number("rms_eps"))

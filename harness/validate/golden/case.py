@@ -27,7 +27,7 @@ class NotAssertable(Exception):
     """Everything that can be compared was, and agrees; says what cannot be compared."""
 
 
-class Case:
+class GoldenCase:
     """The arrays of one file by name. `read`: the names that were asked for.
 
     Raises Mismatch for a file that cannot be read and for a name that it lacks. Nothing is unpickled.
@@ -54,7 +54,7 @@ class Case:
         array = self._arrays[name]
         return array.size if array.ndim else 0
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[GoldenCase]:
         """The cases of a file of several, whose arrays are named CASE__ARRAY; they note what they read in this one."""
         prefixes = dict.fromkeys(name.partition("__")[0] + "__" for name in self._arrays if "__" in name)
         if not prefixes:
@@ -90,11 +90,11 @@ class Case:
     def text(self, name: str) -> str:
         return str(self[name])
 
-    def beside(self, name: str) -> Case:
+    def beside(self, name: str) -> GoldenCase:
         """Another file of the same folder. Raises Mismatch where there is none."""
         if Path(name).name != name or not (self.path.parent / name).is_file():
             raise Mismatch(f"needs {name!r}, which does not lie beside it")
-        return Case(self.path.parent / name)
+        return GoldenCase(self.path.parent / name)
 
     def equals(self, name: str, ours: Tensor | np.ndarray | Sequence[object] | object) -> None:
         """Raise Mismatch unless `ours` is exactly the array `name`."""

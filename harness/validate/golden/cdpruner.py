@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case, NotAssertable, agree, view_of
+from harness.validate.golden.case import GoldenCase, NotAssertable, agree, view_of
 from methods.base import INTERFACE, Budget, Shape, Site, View
 from methods.cdpruner import PATCHES, SEGMENTS, CDPruner, diverse_subset
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The kept tokens and the order of choice; beyond the rank of the features, only that ours stays finite."""
     view, count = view_from(case), case.integer("keep_count")
     selection = CDPruner("clip").at_interface(view)
@@ -35,7 +35,7 @@ def kept(case: Case) -> None:
     case.equals("selection_order_of_reimpl", torch.stack(orders))
 
 
-def view_from(case: Case) -> View:
+def view_from(case: GoldenCase) -> View:
     features = case.tensor("projected_features")
     crops, n, _ = features.shape
     shape = Shape(((1, n),) * crops, 24, 32, unit_patches=1, vit_cls=True)

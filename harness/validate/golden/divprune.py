@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, view_of
+from harness.validate.golden.case import GoldenCase, agree, view_of
 from methods.base import INTERFACE, Budget, Selection, Shape, Site
 from methods.divprune import DivPrune, nearest_neighbour
 from methods.ops import unit
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The tokens kept, in the order of choice and in raster order; the scores of the first choice; the native count.
 
     Where distinct vectors run out the authors repeat indices, in an order that rounding decides: there, the set.

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.validate.golden.case import Case, agree
-from harness.validate.views import view_of
+from harness.validate.golden.case import GoldenCase, agree, view_of
 from methods.base import INTERFACE, Budget, Shape, Site
 from methods.fastervlm import FasterVLM
 
 
-def small(case: Case) -> None:
+def small(case: GoldenCase) -> None:
     for part in case.cases():
         kept(part)
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The kept tokens of each tile, in a native run, and the scores that they are ranked by."""
     mask = keep_mask(case)
     case.equals("keep_mask", mask)
@@ -25,7 +24,7 @@ def kept(case: Case) -> None:
     case.close("score", case.tensor("cls_attention").float().mean(1), 1e-4 if half else 1e-6)
 
 
-def tiles(case: Case) -> None:
+def tiles(case: GoldenCase) -> None:
     """The order of a LLaVA-NeXT prompt: the base tile's survivors, then those of the others in their common raster.
 
     Each tile keeps as many here, which no view of ours asks for (methods/fastervlm.py, departures).
@@ -40,7 +39,7 @@ def tiles(case: Case) -> None:
     case.equals("packed_id_order", torch.cat([base[mask[0]], rest[inside]]))
 
 
-def keep_mask(case: Case) -> np.ndarray:
+def keep_mask(case: GoldenCase) -> np.ndarray:
     """(B, N) what our hook keeps of B tiles; every tile is an image, one patch is one token."""
     attention = case.tensor("cls_attention").float().mean(1)  # (B, N): the harness averages heads
     count, n = attention.shape

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case
-from harness.validate.golden.llm import Prefilled, model_beside
+from harness.validate.golden.case import GoldenCase
+from harness.validate.golden.llm import GoldenPrefill, model_beside
 from methods.fastv import FastV
 
 TOLERANCE = 1e-4  # of hidden states, as golden/README.md suggests
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Scores, survivors, cache lengths and hidden states, of the prefill, two decoding steps and a second prefill."""
     embeds, following = case.tensor("inputs_embeds"), case.tensor("decode_embeds")
     ours = prefilled(case, embeds)
@@ -29,8 +29,8 @@ def whole_model(case: Case) -> None:
     case.close("last_hidden_nocache_step1", longer.hidden, TOLERANCE)
 
 
-def prefilled(case: Case, embeds: Tensor) -> Prefilled:
+def prefilled(case: GoldenCase, embeds: Tensor) -> GoldenPrefill:
     model = model_beside(case)
     pruner = FastV(k=case.integer("fastv_k"), depth=len(model.layers), r=case.number("fastv_r"))
     start, n = case.integer("image_start"), case.integer("image_length")
-    return Prefilled(model, pruner, embeds, ((start, start + n),))
+    return GoldenPrefill(model, pruner, embeds, ((start, start + n),))

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from harness.records.errors import UsageError
-from harness.validate.golden.case import Case, Mismatch, NotAssertable
+from harness.validate.golden.case import GoldenCase, Mismatch, NotAssertable
 from methods.base import PruningError
 
 PASS, FAIL, WEIGHTS, NOT_ASSERTABLE = "pass", "fail", "weights", "not_assertable"
@@ -83,7 +83,7 @@ def validate_file(path: Path) -> FileResult:
     """What one file says of our method. Never raises: whatever is wrong with a file is its result."""
     check = check_of(path.name)
     try:
-        case = Case(path)
+        case = GoldenCase(path)
         if path.name.startswith(WEIGHT_FILES):
             return FileResult(path.name, WEIGHTS, _weights(case))
         if check is None:
@@ -103,7 +103,7 @@ def validate_file(path: Path) -> FileResult:
     return FileResult(path.name, PASS)
 
 
-def check_of(name: str) -> Callable[[Case], None] | None:
+def check_of(name: str) -> Callable[[GoldenCase], None] | None:
     """The check of a file's name, None if there is none."""
     for prefix, (module, function) in CHECKS.items():
         if name.startswith(prefix):
@@ -111,7 +111,7 @@ def check_of(name: str) -> Callable[[Case], None] | None:
     return None
 
 
-def _weights(case: Case) -> str:
+def _weights(case: GoldenCase) -> str:
     if not case.names or not all("__" in name for name in case.names):
         raise Mismatch("holds no weights; their names are written a__b__c")
     return f"{len(case.names)} tensors, read by the files that name it"

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from harness.models.attention import Capture
 from harness.models.signals import vit_signal
-from harness.validate.golden.case import Case, agree, close
+from harness.validate.golden.case import GoldenCase, agree, close, view_of
 from harness.validate.golden.visionzip import state_of
-from harness.validate.views import view_of
 from methods.base import INTERFACE, Budget, Shape, Signal, Site
 from methods.hiprune import HiPrune, around
 from methods.ops import top_k
@@ -18,7 +17,7 @@ from methods.ops import top_k
 SIDE = 24  # CLIP-L's patches a row, which the authors' code for LLaVA has as a number
 
 
-def llava(case: Case) -> None:
+def llava(case: GoldenCase) -> None:
     """The kept tokens of every tile. Where the authors' code ends in an error, ours keeps the budget, anchors first."""
     maps = [case.tensor(f"attn_{name}_layer").float().mean((1, 2))[:, 1:] for name in ("object", "deep")]  # (B, N)
     tiles, n = maps[0].shape
@@ -48,7 +47,7 @@ def llava(case: Case) -> None:
     case.equals("kept_per_image", mask.sum(1))
 
 
-def qwen(case: Case) -> None:
+def qwen(case: GoldenCase) -> None:
     """Units of Qwen2.5-VL: scores from the maps of attention, anchors and buffers, and the kept ones.
 
     In the release a buffer can be a register too, so that fewer than the budget stay: there, what it keeps follows from

@@ -8,19 +8,18 @@ from torch import Tensor
 
 from harness.models.attention import Capture
 from harness.models.signals import vit_signal
-from harness.validate.golden.case import Case, agree, close, same
+from harness.validate.golden.case import GoldenCase, agree, close, same, view_of
 from harness.validate.golden.visionzip import state_of
-from harness.validate.views import view_of
 from methods.base import INTERFACE, Budget, Shape, Signal, Site
 from methods.hired import HiRED
 
 
-def small(case: Case) -> None:
+def small(case: GoldenCase) -> None:
     for part in case.cases():
         tiles(part) if "tile_side" in part else whole(part)
 
 
-def whole(case: Case) -> None:
+def whole(case: GoldenCase) -> None:
     """LLaVA-1.5: an image is one tile."""
     scores = case.tensor("bottom_cls_attention").float().mean(1)
     n = scores.shape[1]
@@ -33,7 +32,7 @@ def whole(case: Case) -> None:
     case.equals("keep_mask", np.isin(np.arange(n), selection.keep))
 
 
-def tiles(case: Case) -> None:
+def tiles(case: GoldenCase) -> None:
     """LLaVA-NeXT: what a native run keeps of each tile, the order in which the LLM sees it, and an exact budget.
 
     The files' masks are of whole tiles, before padding is cut off, so that ours are of pictures that fill them. The
@@ -104,7 +103,7 @@ def unpadded(x: Tensor, height: int, width: int) -> Tensor:
     return x[:, cut : columns - cut]
 
 
-def attention(case: Case) -> None:
+def attention(case: GoldenCase) -> None:
     """Attention of CLS from raw projections, head by head, as our signal gives it."""
     keys, heads = case.tensor("k_proj"), case.integer("num_heads")  # (B, N + 1, C), CLS first
     width = keys.shape[2] // heads

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case, agree, same
-from harness.validate.views import view_of
+from harness.validate.golden.case import GoldenCase, agree, same, view_of
 from methods.base import INTERFACE, Budget, Shape, Site
 from methods.holov import HoloV
 from methods.selection import reduce
 
 
-def small(case: Case) -> None:
+def small(case: GoldenCase) -> None:
     for part in case.cases():
         kept(part)
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The released order with its zero vectors, what the LLM sees of it, and that ours adds nothing but tokens."""
     tokens, attention = case.tensor("tokens"), case.tensor("attention")
     images, n, width = tokens.shape

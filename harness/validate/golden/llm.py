@@ -16,14 +16,14 @@ from harness.models.attention import TAP
 from harness.models.decoder import Decoder, Surgery, selected_layers
 from harness.models.prompt import VisualRows
 from harness.models.sequence import Sequence as PromptState
-from harness.validate.golden.case import Case, Mismatch
+from harness.validate.golden.case import GoldenCase, Mismatch
 from methods.base import Budget, Pruner, Shape, Signal, Site, View
 from methods.selection import Selection
 
 Spans = tuple[tuple[int, int], ...]
 
 
-def model_beside(case: Case, theta: float = 1e4) -> LlamaModel | Qwen2Model:
+def model_beside(case: GoldenCase, theta: float = 1e4) -> LlamaModel | Qwen2Model:
     """The native model of the weight file that a case names; Qwen2 where the projections have biases."""
     stored = case.beside(case.text("weights_file"))
     weights = {name.replace("__", "."): stored.tensor(name) for name in stored.names if "__" in name}
@@ -57,7 +57,7 @@ def native_model(
     return model
 
 
-class Prefilled:
+class GoldenPrefill:
     """A native model after a prefill of `embeds` (1, S, d) in native mode; visual tokens stand in `spans`.
 
     hidden (1, S', d) after the final norm; kept: surviving places among the S; cached: cache length of each layer;

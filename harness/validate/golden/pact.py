@@ -7,8 +7,8 @@ import torch
 
 from harness.models.attention import Capture
 from harness.models.signals import read_signal
-from harness.validate.golden.case import Case, agree, close, same, view_of
-from harness.validate.golden.llm import Prefilled, Spans, model_beside
+from harness.validate.golden.case import GoldenCase, agree, close, same, view_of
+from harness.validate.golden.llm import GoldenPrefill, Spans, model_beside
 from methods.base import Selection, Shape, Signal, View
 from methods.ops import unit
 from methods.pact import PACT, density
@@ -17,7 +17,7 @@ from methods.selection import reduce, reduce_sizes
 TOLERANCE = 5e-4  # of what follows the size bias: the authors' log(3) in float16 is off by 2e-4
 
 
-def clusters(case: Case) -> None:
+def clusters(case: GoldenCase) -> None:
     """Densities, centres, members, sizes and means; of exact duplicates, the partition alone."""
     pruner, view, selection = clustered(case)
     if "out_partition" in case:
@@ -38,7 +38,7 @@ def clusters(case: Case) -> None:
     case.close("out_density", density(distance), 1e-3)
 
 
-def clustered(case: Case) -> tuple[PACT, View, Selection]:
+def clustered(case: GoldenCase) -> tuple[PACT, View, Selection]:
     """The kept tokens and behind them the pruned ones, which get no importance."""
     keys = torch.cat([case.tensor("keys"), case.tensor("pruned_keys")])
     hidden = torch.cat([case.tensor("hidden"), case.tensor("pruned_hidden")])
@@ -65,7 +65,7 @@ class Observed(PACT):
         return PACT(self.layer, self.depth).needs(shape)
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Importance, clusters and their keys, states and positions behind the reduction, caches, hidden states."""
     ours = prefilled(case)
     layer = case.integer("layer_for_reduction")
@@ -91,7 +91,7 @@ def whole_model(case: Case) -> None:
     case.close("out_log_weights_fp16", logarithms[None], 2e-3)
 
 
-def prefilled(case: Case) -> Prefilled:
+def prefilled(case: GoldenCase) -> GoldenPrefill:
     model = model_beside(case, case.number("rope_theta"))
     pruner = Observed(
         layer=case.integer("layer_for_reduction"),
@@ -104,10 +104,10 @@ def prefilled(case: Case) -> Prefilled:
         retrieve=bool(case["recover_pruned"]),
         proportional=bool(case["proportional_attention"]),
     )
-    return Prefilled(model, pruner, case.tensor("inputs_embeds"), _spans(case))
+    return GoldenPrefill(model, pruner, case.tensor("inputs_embeds"), _spans(case))
 
 
-def _spans(case: Case) -> Spans:
+def _spans(case: GoldenCase) -> Spans:
     """Where visual tokens stand: newlines part an image into several spans."""
     position, is_image = case["position_and_is_image"].T
     same("positions of position_and_is_image", np.arange(len(position)), position)
@@ -115,7 +115,7 @@ def _spans(case: Case) -> Spans:
     return tuple((int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True))
 
 
-def _centres(case: Case, ours: Prefilled, view: View, selection: Selection) -> None:
+def _centres(case: GoldenCase, ours: GoldenPrefill, view: View, selection: Selection) -> None:
     places = np.flatnonzero(case["position_and_is_image"][:, 1])
     centre, kept = case["dbdpc_center_mask"], np.searchsorted(places, case["dbdpc_kept_pos"])
     same("dbdpc_kept_pos of the centres", places[selection.keep], case["dbdpc_kept_pos"][centre])

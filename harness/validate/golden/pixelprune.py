@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, Mismatch, agree, same
-from harness.validate.views import view_of
+from harness.validate.golden.case import GoldenCase, Mismatch, agree, same, view_of
 from methods.base import PRE_TOKENIZATION, Budget, Shape, Site
 from methods.pixelprune import PixelPrune
 
@@ -14,7 +13,7 @@ SCANS, METRICS = ("pred_2d", "raster", "serpentine"), ("max", "max", "mae", "rms
 DTYPES = {32: torch.float32, 16: torch.float16, -16: torch.bfloat16}
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """Blocks that a native run keeps of each picture; at tau = 0 they are the same without anchors."""
     grids, unit = case["grids"].tolist(), case.integer("unit")
     if not grids:
@@ -40,7 +39,7 @@ def kept(case: Case) -> None:
         same("sliding", sliding.before_tokenization(view_of(site, pixels, native, shape)).keep, chosen.numpy())
 
 
-def values(case: Case, picture: Tensor, dtype: torch.dtype) -> Tensor:
+def values(case: GoldenCase, picture: Tensor, dtype: torch.dtype) -> Tensor:
     """(H, W, 3) as the authors compared them: in [0, 1], maybe after a round trip through normalised values."""
     x = picture.float() / 255
     if case.integer("normalised_round_trip"):

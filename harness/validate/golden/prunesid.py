@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case, agree
+from harness.validate.golden.case import GoldenCase, agree
 from methods.prunesid import groups, loadings, thinned
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """Groups and kept tokens from the authors' loadings, and the groups that our own PCA converges to.
 
     The draw of the authors' PCA cannot be repeated, so that their loadings are an input, as the README says.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case, close, same
-from harness.validate.golden.llm import Prefilled, model_beside
+from harness.validate.golden.case import GoldenCase, close, same
+from harness.validate.golden.llm import GoldenPrefill, model_beside
 from methods.pyramiddrop import PyramidDrop
 
 TOLERANCE = 1e-4
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Scores and survivors of each stage, lengths, positions, caches and hidden states of each layer."""
     ours = prefilled(case)
     layers = case["layer_list"]
@@ -37,10 +37,10 @@ def whole_model(case: Case) -> None:
     )
 
 
-def prefilled(case: Case) -> Prefilled:
+def prefilled(case: GoldenCase) -> GoldenPrefill:
     model = model_beside(case)
     pruner = PyramidDrop(
         layers=tuple(case["layer_list"].tolist()), depth=len(model.layers), ratios=tuple(case["ratio_list"].tolist())
     )
     start = case.integer("image_start")
-    return Prefilled(model, pruner, case.tensor("inputs_embeds"), ((start, start + case.integer("image_length")),))
+    return GoldenPrefill(model, pruner, case.tensor("inputs_embeds"), ((start, start + case.integer("image_length")),))

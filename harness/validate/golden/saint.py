@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, same, view_of
+from harness.validate.golden.case import GoldenCase, agree, same, view_of
 from methods.base import Shape
 from methods.saint import Saint, rounds
 
 DEPTHS = 24, 32  # of the ViT and of the LLM
 
 
-def in_vit(case: Case) -> None:
+def in_vit(case: GoldenCase) -> None:
     """The kept tokens of a batch, which loses one count everywhere, in the authors' order. CLS is no row of a view."""
     special, removed = case.integer("n_special"), case.integer("removed")
     pruner, keys = bipartite(case, "early"), case.tensor("metric")[:, special:]
@@ -25,7 +25,7 @@ def in_vit(case: Case) -> None:
     case.close("output", case.tensor("x")[torch.arange(crops)[:, None], torch.from_numpy(theirs)], 0)
 
 
-def in_llm(case: Case) -> None:
+def in_llm(case: GoldenCase) -> None:
     """The kept tokens behind one layer; of a cascade, behind layers 7 to 16, each on the survivors of those before."""
     if "keys_layer7" in case:
         return _cascade(case)
@@ -36,7 +36,7 @@ def in_llm(case: Case) -> None:
     same("kept_indices_unsorted, sorted", kept, np.sort(case["kept_indices_unsorted"][0]))
 
 
-def full_graph(case: Case) -> None:
+def full_graph(case: GoldenCase) -> None:
     """The kept patches and how many go in each round; their keep_num counts CLS."""
     keys = case.tensor("keys_head_mean")[:, 1:]
     n, pruner = keys.shape[1], Saint(step=case.integer("r"))
@@ -47,7 +47,7 @@ def full_graph(case: Case) -> None:
     case.close("output", case.tensor("x")[:, torch.cat([torch.zeros(1, dtype=torch.int64), kept + 1])], 0)
 
 
-def _cascade(case: Case) -> None:
+def _cascade(case: GoldenCase) -> None:
     pruner, alive, entering = bipartite(case, "late"), torch.arange(case["keys_layer7"].shape[-2]), []
     for site, layer in enumerate(range(7, 17)):
         keys = case.tensor(f"keys_layer{layer}").flatten(0, -2)
@@ -60,7 +60,7 @@ def _cascade(case: Case) -> None:
     case.equals("tokens_per_layer", [*entering, len(alive)])
 
 
-def bipartite(case: Case, stage: str) -> Saint:
+def bipartite(case: GoldenCase, stage: str) -> Saint:
     """The method with the file's threshold; neighbours and gamma where it has them."""
     given = {ours: case[theirs].item() for ours, theirs in (("neighbours", "K"), ("gamma", "gamma")) if theirs in case}
     return Saint(stage, "bipartite", tau=case.number("sim_threshold"), **given)

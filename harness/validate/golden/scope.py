@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from harness.validate.golden.case import Case
-from harness.validate.views import view_of
+from harness.validate.golden.case import GoldenCase, view_of
 from methods.base import INTERFACE, Budget, Shape, Site
 from methods.scope import FEATURES, Scope, covering
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The order of choice, and what a native run keeps."""
     features, saliency = case.tensor("features"), case.tensor("saliency_head_sum").float()
     tiles, n, width = features.shape

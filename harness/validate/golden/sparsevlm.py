@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, same, view_of
-from harness.validate.golden.llm import Prefilled, model_beside
+from harness.validate.golden.case import GoldenCase, agree, same, view_of
+from harness.validate.golden.llm import GoldenPrefill, model_beside
 from methods.base import IN_LLM, Shape, Site, View
 from methods.sparsevlm import AFFINITY, SparseVLM, cluster, raters
 
@@ -14,7 +14,7 @@ TOLERANCE = 1e-4
 VERSIONS = {"1_0": "1.5", "2_0": "2.0"}  # the files' words -> ours
 
 
-def scores(case: Case) -> None:
+def scores(case: GoldenCase) -> None:
     """Raters, scores and kept tokens of one stage."""
     pre, n, m = case.integer("pre"), case.integer("n_visual"), case.integer("n_text")
     pruner, shape = SparseVLM(retain=case.integer("retain")), Shape(((1, n),), 24, 32, unit_patches=1)
@@ -35,7 +35,7 @@ def scores(case: Case) -> None:
     agree("merge_flag: dropped tokens are recycled", bool(case["merge_flag"]) == (len(selection.keep) > kept))
 
 
-def merge(case: Case) -> None:
+def merge(case: GoldenCase) -> None:
     """The means of the clusters, in the order of their centres."""
     tokens, count = case.tensor("x")[0], case.integer("cluster_num")
     _, slot = cluster(tokens, count, case.tensor("density_noise_uniform01")[0])
@@ -44,7 +44,7 @@ def merge(case: Case) -> None:
     case.close("out_merged", (sums / (members + 1e-6))[None], 1e-5)
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Raters, scores and survivors of each stage, lengths, positions and caches of each layer, hidden states."""
     ours = prefilled(case)
     for stage, (layer, selection) in enumerate(ours.selections.items(), 1):
@@ -64,7 +64,7 @@ def whole_model(case: Case) -> None:
     case.close("last_hidden_decode", step, TOLERANCE)
 
 
-def prefilled(case: Case) -> Prefilled:
+def prefilled(case: GoldenCase) -> GoldenPrefill:
     class Replayed(SparseVLM):
         """SparseVLM with the authors' draws of the noise."""
 
@@ -82,7 +82,7 @@ def prefilled(case: Case) -> Prefilled:
     agree(
         "behind the image stand n_text tokens", case["inputs_embeds"].shape[1] - spans[0][1] == case.integer("n_text")
     )
-    return Prefilled(model, pruner, case.tensor("inputs_embeds"), spans)
+    return GoldenPrefill(model, pruner, case.tensor("inputs_embeds"), spans)
 
 
 def _mask(indices: Tensor, n: int) -> Tensor:

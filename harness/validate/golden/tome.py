@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.validate.golden.case import Case, agree, close, view_of
+from harness.validate.golden.case import GoldenCase, agree, close, view_of
 from methods.base import IN_VIT, Budget, Shape, Signal, Site
 from methods.selection import reduce, reduce_sizes
 from methods.tome import ToMe, schedule
@@ -22,7 +22,7 @@ SCHEDULES: dict[str, tuple[int | tuple[int, ...], float]] = {  # what the author
 }
 
 
-def merged(case: Case) -> None:
+def merged(case: GoldenCase) -> None:
     """Tokens and sizes after every stage, in the authors' order. CLS is no row of a view: it stays as it is."""
     cls = bool(case["class_token"])
     tokens = case.tensor("tokens")
@@ -54,7 +54,7 @@ def _stage(tokens: Tensor, size: Tensor, metric: Tensor, r: int, cls: bool) -> t
     return rows.view(images, -1, width), sizes.view(images, -1)
 
 
-def schedules(case: Case) -> None:
+def schedules(case: GoldenCase) -> None:
     """The tokens that go in each block, by the argument that an array is named after."""
     for name in case.names:
         if name != "note":

@@ -12,13 +12,13 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from harness.models.attention import TAP, Capture
 from harness.models.signals import vit_signal
 from harness.models.vision_state import Segment, VisionState
-from harness.validate.golden.case import Case, agree, close, same, view_of
+from harness.validate.golden.case import GoldenCase, agree, close, same, view_of
 from methods.base import IN_VIT, INTERFACE, Budget, Shape, Site, View
 from methods.selection import Selection, reduce
 from methods.visionzip import VisionZip
 
 
-def in_front(case: Case) -> None:
+def in_front(case: GoldenCase) -> None:
     """LLaVA's: patches of several tiles in the ViT, in front of the projector, and CLS behind it."""
     pruner = VisionZip(case.integer("dominant_user"), case.integer("contextual"))
     hidden, keys = case.tensor("hidden_states"), case.tensor("key_metric")[:, 1:]
@@ -46,7 +46,7 @@ def in_front(case: Case) -> None:
     same("out_all_indices, ascending", dominant, case.tensor("out_all_indices").sort().values.numpy())
 
 
-def layer(case: Case) -> None:
+def layer(case: GoldenCase) -> None:
     """A native CLIP layer of the file's parameters: its output, and the signals that it gives."""
     native, x = native_layer(case), case.tensor("x")
     tiles, n = x.shape[0], x.shape[1] - 1
@@ -67,7 +67,7 @@ def layer(case: Case) -> None:
     case.close("out_key_metric", capture.key.mean(dim=1), 1e-5)
 
 
-def qwen(case: Case) -> None:
+def qwen(case: GoldenCase) -> None:
     """Qwen2.5-VL's: units behind the projector, which keep their places in the prompt."""
     pruner = VisionZip(dominant_ratio=case.number("dominant_ratio"), contextual_ratio=case.number("contextual_ratio"))
     shape = Shape(((case.integer("grid_h"), case.integer("grid_w")),), 32, 28)
@@ -95,7 +95,7 @@ def qwen(case: Case) -> None:
     case.equals("out_attention_mask", case.tensor("attention_mask")[:, places])
 
 
-def native_layer(case: Case) -> CLIPEncoderLayer:
+def native_layer(case: GoldenCase) -> CLIPEncoderLayer:
     """transformers' own layer with the file's parameters."""
     width, mlp = case["mlp__fc2__weight"].shape
     config = CLIPVisionConfig(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.validate.golden.case import Case, NotAssertable, agree, same, view_of
+from harness.validate.golden.case import GoldenCase, NotAssertable, agree, same, view_of
 from methods.base import INTERFACE, Budget, Shape, Signal, Site
 from methods.vispruner import FEATURES, VisPruner
 
 
-def kept(case: Case) -> None:
+def kept(case: GoldenCase) -> None:
     """The kept tokens; of "fragile" files, whose diverse half rounding decides, the count and the attended half.
 
     Where the authors' code ends in an error there is no output: ours keeps the budget and the attended tokens.
@@ -50,7 +50,7 @@ def kept(case: Case) -> None:
     )
 
 
-def keep_mask(case: Case, budget: Budget, dtype: torch.dtype) -> np.ndarray:
+def keep_mask(case: GoldenCase, budget: Budget, dtype: torch.dtype) -> np.ndarray:
     """(B, N) what our hook keeps of B crops; every crop is an image, one patch is one token, and there is a CLS."""
     features = case.tensor("features").to(dtype)
     attention = case.tensor("cls_attention").mean(1)  # (B, N): the harness averages heads
@@ -69,7 +69,7 @@ def keep_mask(case: Case, budget: Budget, dtype: torch.dtype) -> np.ndarray:
     return np.isin(np.arange(crops * n), selection.keep).reshape(crops, n)
 
 
-def attended(case: Case, count: int) -> np.ndarray:
+def attended(case: GoldenCase, count: int) -> np.ndarray:
     """(B, count) places of the most attended tokens, ascending: what VisPruner keeps with important_ratio 1."""
     attention = case.tensor("cls_attention").mean(1)
     return attention.sort(descending=True, stable=True).indices[:, :count].sort().values.numpy()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from harness.validate.golden.case import Case, Mismatch, agree, close
-from harness.validate.golden.llm import Prefilled, native_model
+from harness.validate.golden.case import GoldenCase, Mismatch, agree, close
+from harness.validate.golden.llm import GoldenPrefill, native_model
 from methods.full import Full
 from methods.vtw import VTW
 
@@ -20,7 +20,7 @@ class ClosedUp(VTW):
     positions = "renumber"
 
 
-def whole_model(case: Case) -> None:
+def whole_model(case: GoldenCase) -> None:
     """Lengths, caches, positions, hidden states and logits, of the prefill and two decoding steps."""
     rule = case.integer("position_rule")
     agree("position_rule is 0 (original) or 1 (closed up)", rule in (0, 1))
@@ -37,7 +37,7 @@ def whole_model(case: Case) -> None:
         close("rotary table of decode_position_step1", table[0], first, 1e-5)
 
 
-def divergence(case: Case) -> None:
+def divergence(case: GoldenCase) -> None:
     """Divergence of the last logits from the unpruned model's, for every layer that visual tokens could leave at."""
     samples, first = case.tensor("inputs_embeds").float(), case.integer("first_layer")
     layers = len(set(name.split("__")[3] for name in case.names if name.startswith("w__model__layers__")))
@@ -59,7 +59,9 @@ def divergence(case: Case) -> None:
     case.equals("chosen_layer_for_eta_example", first + int(small[0]))
 
 
-def withdrawn(case: Case, embeds: Tensor, layer: int | None, kind: type[VTW] = VTW) -> tuple[Prefilled, Tensor]:
+def withdrawn(
+    case: GoldenCase, embeds: Tensor, layer: int | None, kind: type[VTW] = VTW
+) -> tuple[GoldenPrefill, Tensor]:
     """A prefill that leaves the visual tokens at `layer` (None: nowhere), and the weights of the model's head."""
     stored = {name[3:].replace("__", "."): case.tensor(name) for name in case.names if name.startswith("w__")}
     weights = {name: value.float() for name, value in stored.items()}
@@ -73,5 +75,5 @@ def withdrawn(case: Case, embeds: Tensor, layer: int | None, kind: type[VTW] = V
     start = case.integer("span_start")
     span = (start, start + case.integer("span_length"))
     if layer is None:
-        return Prefilled(model, Full(), embeds, (span,)), head
-    return Prefilled(model, kind(k=layer, depth=len(model.layers)), embeds, (span,)), head
+        return GoldenPrefill(model, Full(), embeds, (span,)), head
+    return GoldenPrefill(model, kind(k=layer, depth=len(model.layers)), embeds, (span,)), head
