@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from plotly.subplots import make_subplots
 
+from harness.records.records import PATCHES
 from harness.report.blocks import Markup, tag
 from leaderboard.charts import plain_text
 
-PATCHES = "patches"  # a mask over single patches, not units
 DROPPED, GONE, MERGED, KEPT = range(4)  # gone: dropped or merged, the record does not say which
 WORDS = ("dropped", "dropped or merged", "merged into a kept token", "kept")
 

@@ -9,10 +9,9 @@ from typing import Any
 from harness.latency.roofline import roofline
 from harness.latency.statistics import LatencySummary, summarise, was_throttled
 from harness.records.figures import Figures
-from harness.records.records import LatencyRow, ResourceRow
+from harness.records.records import ARMS, LatencyRow, ResourceRow
 from harness.store.log_reader import RunContents
 
-ARMS = ("base", "pruned")
 BATCHES = (1, 8, 32)  # of throughput
 NOT_BATCHED = "batches above 1 are not measured: a batch is prefilled prompt by prompt"
 

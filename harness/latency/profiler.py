@@ -20,11 +20,11 @@ from harness.latency.clock import StageClock, default_backend
 from harness.latency.machine import machine
 from harness.latency.session import arms_of, cases_of
 from harness.latency.traces import PREFILL, PROFILE
+from harness.records.records import ARMS, SHORT_STAGES
 from harness.request.opening import Sources, open_bench
 from harness.request.request import Request
 
 CYCLES, TIMED, TRACED = 8, 3, 3  # each cycle: timed repetitions, then one that the profiler warms up with, traced ones
-_RANGES = {"llm_prefill": "llm"}  # stage -> its range, where they differ
 
 
 class RangeClock:
@@ -38,7 +38,7 @@ class RangeClock:
 
 def range_of(stage: str) -> str:
     """The name of a stage's range in a trace."""
-    return _RANGES.get(stage, stage)
+    return SHORT_STAGES.get(stage, stage)
 
 
 def profile_arms(
@@ -89,9 +89,6 @@ def _ranged(run: Callable[[Any], Any]) -> None:
         run(RangeClock())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-
-
-ARMS = ("base", "pruned")
 
 
 def profile_request(request: Request, folder: Path, sources: Sources | None = None) -> None:

@@ -23,8 +23,8 @@ from typing import Any
 
 from harness.flops.dims import ModelDims
 from harness.latency.clock import TOTAL
-from harness.latency.statistics import STAGES, LatencySummary
-from harness.records.records import ResourceRow
+from harness.latency.statistics import LatencySummary
+from harness.records.records import SHORT_STAGES, STAGES, ResourceRow
 
 TERA, GIGA = 1e12, 1e9
 VENDOR, MEASURED = "vendor", "measured"
@@ -120,7 +120,6 @@ def best_seconds(
 
 
 BASE, PRUNED, LATE = "base", "pruned", "late"  # late: no visual token enters the LLM
-_FLOPS_KEY = {"llm_prefill": "llm"}  # stage -> its name in `Record.flops`, where they differ
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def floors_ms(flops: Mapping[str, float], weight_bytes: Mapping[str, float], pea
 def work_rows(session: str, arm: str, shape_key: str, flops: Mapping[str, int]) -> list[ResourceRow]:
     """FLOPs of one arm on one shape (as `Record.flops`), to be stored: "work_flops/STAGE/SHAPE"."""
     return [
-        ResourceRow(session, arm, f"work_flops/{stage}/{shape_key}", float(flops[_FLOPS_KEY.get(stage, stage)]))
+        ResourceRow(session, arm, f"work_flops/{stage}/{shape_key}", float(flops[SHORT_STAGES.get(stage, stage)]))
         for stage in STAGES
     ]
 

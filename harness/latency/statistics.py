@@ -32,7 +32,7 @@ from harness.latency.pairs import (
     quantile,
     repetitions_of,
 )
-from harness.records.records import LatencyRow, ResourceRow
+from harness.records.records import STAGES, LatencyRow, ResourceRow
 
 PUBLISHED_PAIRS, PUBLISHED_SESSIONS = 30, 5
 WIDEST_CONTROL = 0.05  # half width of the controls' interval, as a ratio: wider ones cannot vouch for anything
@@ -69,8 +69,7 @@ def was_throttled(resources: Iterable[ResourceRow]) -> bool | None:
     return sum(bool(one & THROTTLE_BITS) for one in bits) > THROTTLED_SHARE * len(bits) if bits else None
 
 
-__all__ = ["PUBLISHED_PAIRS", "PUBLISHED_SESSIONS", "STAGES", "LatencySummary", "summarise"]
-STAGES = ("vit", "projector", "select", "llm_prefill")
+__all__ = ["PUBLISHED_PAIRS", "PUBLISHED_SESSIONS", "LatencySummary", "summarise"]
 RESIDUAL = "residual"
 RESIDUAL_FAULT_RATIO = 0.05
 

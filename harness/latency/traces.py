@@ -17,9 +17,10 @@ from statistics import median
 from typing import Any
 
 from harness.records.errors import UsageError
+from harness.records.records import SHORT_STAGES, STAGES
 
 PREFILL, PROFILE = "prefill", "profile.json"
-STAGES = ("vit", "projector", "select", "llm")
+RANGES = tuple(SHORT_STAGES.get(stage, stage) for stage in STAGES)
 RESIDUAL, TOTAL = "residual", "total"
 VISION, LANGUAGE = "vision", "language"
 _TOWER_OF = {"vit": VISION, "projector": VISION, "llm": LANGUAGE}  # a selection belongs to the one that it stands in
@@ -130,8 +131,8 @@ def stage_tables(
 def _stages(spent: _Spent, measured_ms: Mapping[str, Sequence[float]]) -> dict[str, _Slowed]:
     """The stages of an arm, its residual and its total."""
     measured = {stage: median(times) for stage, times in measured_ms.items()}
-    measured[RESIDUAL] = measured[TOTAL] - sum(measured.get(stage, 0.0) for stage in STAGES)
-    traced_us = {stage: median(one[stage] for one in spent.ranges_us) for stage in (*STAGES, RESIDUAL)}
+    measured[RESIDUAL] = measured[TOTAL] - sum(measured.get(stage, 0.0) for stage in RANGES)
+    traced_us = {stage: median(one[stage] for one in spent.ranges_us) for stage in (*RANGES, RESIDUAL)}
     traced_us[TOTAL] = median(spent.totals_us)
     events: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for (stage, tower), count in spent.events.items():
@@ -167,7 +168,7 @@ def _spent(events: Iterable[Event]) -> _Spent:
     operators = _DEVICE_OPERATORS if on_device else _HOST_OPERATORS
     rows: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
     for event in events:
-        is_ours = event.category == ranges and event.name in (PREFILL, *STAGES)
+        is_ours = event.category == ranges and event.name in (PREFILL, *RANGES)
         if is_ours or event.category in operators:
             rows[event.row].append(event)
     spent = _Spent(on_device=on_device)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from harness.records.records import Realised
+from harness.records.records import PATCHES, Realised
 from methods.base import Selection, Shape
 
 Row = tuple[int, int]  # image, unit (patch, where rows are patches); -1 for a row that is no unit
@@ -91,9 +91,6 @@ def _joins(selection: Selection) -> list[tuple[int, int]]:
         return [(row, slot) for slot, row in enumerate(selection.keep.tolist())]
     pairs = zip(selection.assign.tolist(), selection.weight.tolist(), strict=True)
     return [(row, slot) for row, (slot, weight) in enumerate(pairs) if slot >= 0 and weight]
-
-
-PATCHES = "patches"  # the label of the mask over single patches, where a method packed them into units
 
 
 @dataclass

@@ -13,8 +13,9 @@ from harness.models.families.family import Inputs
 from harness.models.rows import as_patches, packed
 from harness.models.signals import packed_signal
 from harness.models.sites import attention_signals, site_before
-from harness.models.trace import PATCHES, Decision
+from harness.models.trace import Decision
 from harness.models.vision_state import VisionState
+from harness.records.records import PATCHES
 from methods.base import IN_VIT, VISUAL, InvalidSelection, Resize, Selection, Signal, Site, View
 
 Signals = Mapping[Signal, Tensor]

@@ -15,6 +15,8 @@ from torch import Tensor
 from methods.base import AGGREGATE, PREFIX, VISUAL, InvalidSelection
 from methods.selection import Selection, aggregate, reduce, reduce_sizes
 
+NOWHERE = torch.empty(0, dtype=torch.int64)  # no rows
+
 
 @dataclass(frozen=True)
 class Segment:

@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.records.syntax import ROOT, Stamp, code_hash, stamp_of
 
+DISTRIBUTION = "visual-token-pruning"  # the name of this package where it is installed
 ACCURACY_PASS = "harness/run/accuracy.py"
 
 

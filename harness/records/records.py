@@ -132,6 +132,11 @@ def sample_seed(seed: int, sample_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big")
 
 
+STAGES = ("vit", "projector", "select", "llm_prefill")  # of a timed prefill, in the order in which they run
+SHORT_STAGES = {"llm_prefill": "llm"}  # their names in `Record.flops` and in traces, where they differ
+ARMS = ("base", "pruned")  # of a timed pair
+PATCHES = "patches"  # the label of the mask over single patches, where a method packed them into units
+
 FULL = "full"
 RANDOM = "random"
 BLIND = ":blind"  # ends a benchmark's name where its images were left out

@@ -35,13 +35,12 @@ from harness.records.errors import (
     UnknownRun,
     UsageError,
 )
-from harness.records.provenance import current_code
+from harness.records.provenance import DISTRIBUTION, current_code
 from harness.store.log_reader import RunTexts, read_log, read_texts, texts_of
 from harness.store.log_writer import set_aside
 from harness.store.rows import replace_runs
 from harness.store.schema import is_current, migrate
 
-DISTRIBUTION = "visual-token-pruning"
 LOCK_TIMEOUT_S = 30.0
 FILLERS = 2  # threads that rebuild a database: DuckDB works while another reads
 

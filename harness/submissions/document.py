@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
 
+from harness.records.provenance import DISTRIBUTION
 from harness.records.run_spec import RunSpec
 from harness.store.log_reader import RunContents
 from harness.submissions.rows import rows_hash, rows_of
 from harness.submissions.run_checks import origin_of, over
 
 SCHEMA_VERSION = 1
-DISTRIBUTION = "visual-token-pruning"
 
 
 @dataclass(frozen=True)

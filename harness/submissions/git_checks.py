@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records.errors import UsageError
+from harness.reference.suite import CHECKSUMS
 from harness.submissions.folder import LATER_NAMES, Problem, shown
-
-CHECKSUMS = "SHA256SUMS"
 
 
 def published_problems(folder: Path) -> Iterator[Problem]:

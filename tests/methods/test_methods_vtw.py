@@ -66,7 +66,7 @@ def test_the_floor_is_one_layer_that_sees_all():
 
 @pytest.mark.parametrize("k", [0, 32])
 def test_settings_out_of_range_are_refused(k):
-    with pytest.raises(PruningError, match="k (must be in|takes)"):
+    with pytest.raises(PruningError, match=r"k (must be in|takes)"):
         VTW(k=k)
 
 

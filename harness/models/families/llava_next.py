@@ -21,11 +21,11 @@ from harness.models.families.cls_tower import Grids
 from harness.models.families.family import Features, Inputs, Picture, Slots, single_prompt
 from harness.models.families.llava import Llava
 from harness.models.families.resizing import cut
-from harness.models.families.tiles import NOWHERE, TiledState
+from harness.models.families.tiles import TiledState
 from harness.models.interface import of_slots
 from harness.models.prompt import Prompt, VisualRows, image_spans
 from harness.models.signals import vit_signal
-from harness.models.vision_state import Segment, VisionState
+from harness.models.vision_state import NOWHERE, Segment, VisionState
 from methods.base import PruningError, Signal
 
 

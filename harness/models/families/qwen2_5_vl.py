@@ -24,10 +24,8 @@ from harness.models.families.family import Features, Inputs
 from harness.models.families.qwen_vl import QwenVL
 from harness.models.prompt import Prompt
 from harness.models.signals import vit_signal, window_signal
-from harness.models.vision_state import VisionState
+from harness.models.vision_state import NOWHERE, VisionState
 from methods.base import Signal
-
-NOWHERE = torch.empty(0, dtype=torch.int64)
 
 
 # A window keeps its members: after a cut it holds those of its units that are left, and one without any is gone. A

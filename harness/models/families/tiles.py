@@ -13,10 +13,9 @@ from torch import Tensor
 
 from harness.models.attention import Capture
 from harness.models.signals import image_by_image
-from harness.models.vision_state import VisionState
+from harness.models.vision_state import NOWHERE, VisionState
 
 Lengths = tuple[int, ...]
-NOWHERE = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
