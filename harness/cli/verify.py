@@ -36,14 +36,14 @@ def verify(
     """
     from harness.cli.method_errors import method_errors
     from harness.cli.progress import Bar
-    from harness.latency.profiler import sources_opened_once
+    from harness.integrations.lmms_eval.opening import SOURCES
     from harness.models.quiet import quiet_transformers
     from harness.submissions.verifying import claims_of, repeat, write_verification
 
     claims = claims_of(submission)
     quiet_transformers()
     folder = submission if submission.is_dir() else submission.parent
-    sources, found = sources_opened_once(), []
+    sources, found = SOURCES.opened_once(), []
     for claim in claims:
         with method_errors():
             one = repeat(

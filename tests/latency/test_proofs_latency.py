@@ -19,12 +19,13 @@ import methods
 from harness.benchmarks import open_benchmark
 from harness.budget.spec import BudgetSpec
 from harness.latency.clock import PerfCounterBackend, StageClock
-from harness.latency.profiler import profile_request, sources_opened_once
+from harness.latency.profiler import profile_request
 from harness.latency.protocol import Protocol, Run, measure_pairs, summarise
 from harness.latency.statistics import LatencySummary
 from harness.latency.traces import read_profile
 from harness.models.engine import Engine, Inputs
 from harness.models.loading import OpenModel
+from harness.request.opening import Sources
 from harness.request.request import Request
 from methods.base import INTERFACE, Budget, Plan, Pruner, Selection, Shape, Signal, Site, View
 
@@ -150,7 +151,7 @@ def test_a_corrected_trace_agrees_with_a_clock_without_the_profiler_within_10_pe
 ):
     """Each stage of both arms, the middle of five profiles: a burst of other work spoils one of them, not three."""
     off: dict[tuple[str, str], list[float]] = defaultdict(list)
-    sources = sources_opened_once()
+    sources = Sources().opened_once()
     for number in range(5):
         profile_request(Request(method, BudgetSpec.parse("50%"), limit=1), tmp_path / str(number), sources)
         for arm, rows in read_profile(tmp_path / str(number), 1).stages.items():
