@@ -8,7 +8,7 @@ first session before any gets its second. What a file holds already is not measu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,13 +26,13 @@ from harness.models.clock import Untimed
 from harness.models.loading import OpenModel, adapter_file
 from harness.models.processors import TEXT
 from harness.records.figures import ERROR, FAILED_BUDGET, INFEASIBLE, OK, UNSUPPORTED
+from harness.records.progress import Stop
 from harness.request.open_run import OpenRun
 from harness.request.opening import Bench
 from methods import build, get
 from methods.base import BudgetInfeasible, Pruner, PruningError
 
 UNTIMED_PREFILLS = 3  # of a session beside its pairs: the method's first, then one of each arm that is watched
-Stop = Callable[[], bool]
 
 
 def measure(

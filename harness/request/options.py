@@ -145,7 +145,9 @@ class CellWords(RunOptions):
         Flag("50%, 128 tokens, native, or KIND:VALUE (layer_average, interface_kept, flops_ratio). Default: 50%."),
     ] = None
     model: Annotated[str, Flag("A model's short name, folder or hub id.")] = "reference-a"
-    benchmark: Annotated[str, Flag("A benchmark's name, or a file or folder of your own.")] = "reference-quick"
+    benchmark: Annotated[str, Flag("A benchmark's name, a file or folder of your own, or lmms:TASK.")] = (
+        "reference-quick"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

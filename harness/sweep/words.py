@@ -25,7 +25,9 @@ class GridWords(RunOptions):
     models: Annotated[tuple[str, ...], Flag("Short names (`harness list models`), folders or hub ids.")] = (
         "reference-a",
     )
-    benchmarks: Annotated[tuple[str, ...], Flag("Names, or files or folders of your own.")] = ("reference-quick",)
+    benchmarks: Annotated[tuple[str, ...], Flag("Names, files or folders of your own, lmms:TASK.")] = (
+        "reference-quick",
+    )
     seeds: Annotated[int | tuple[int, ...], Flag("Seeds of stochastic methods.", least=1, spelled=int)] = SEEDS
     controls: Annotated[bool, Flag("Leave out random, grid, pool, ...", words=" /--no-controls")] = True
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from harness.integrations.lmms_eval.tasks import rows_hash
 from harness.integrations.lmms_metrics import ScoredTask, outcome_of
 from harness.models.loading import OpenModel
 from harness.records.errors import EnvironmentProblem, UsageError
+from harness.submissions.rescoring import Judge
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,6 +113,15 @@ def test_a_word_names_a_task_its_folder_its_group_and_whose_prompts(words: str, 
 def test_a_task_of_another_version_is_refused():
     with pytest.raises(UsageError, match=r"lmms:pope was asked of lmms-eval 0\.6\.0, here is 0\.7\.3"):
         Word.parse("lmms:pope@0.6.0")
+
+
+def test_a_submitted_run_of_a_task_is_not_judged_again_and_says_so():
+    assert "lmms-eval does that" in (Judge().note("lmms:pope@0.7.3") or "")
+    spec = json.loads((ROOT / "harness/submissions/submission.schema.json").read_text())["properties"]["spec"]
+    names, backends = (spec["properties"][key]["pattern"] for key in ("benchmark", "image_backend"))
+    assert all(re.search(names, word) for word in ("pope", "lmms:pope@0.7.3", "lmms:pope:plm@0.7.3"))
+    assert not any(re.search(names, word) for word in ("../x", "lmms:", "other:pope"))
+    assert re.search(backends, "lmms-eval:llava_hf") and not re.search(backends, "lmms-eval:")
 
 
 def test_without_lmms_eval_the_command_names_the_lines_that_install_it(

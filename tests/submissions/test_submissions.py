@@ -14,7 +14,7 @@ from commands import Command, commands_over
 from hand_submissions import GIT, Template, answered, forge, here, prepared, put, spec_of, submit
 
 from harness.benchmarks.base import Benchmark
-from harness.latency import profiler as profiling
+from harness.integrations.lmms_eval import opening as lmms_opening
 from harness.models.loading import OpenModel
 from harness.records.figures import Figures
 from harness.records.provenance import GitState
@@ -242,7 +242,7 @@ def harness(
     empty.mkdir()
     monkeypatch.chdir(empty)
     monkeypatch.setattr(runner, "git_state", lambda: GitState(None, None))
-    monkeypatch.setattr(profiling, "open_model", lambda name, **settings: reference_a)
+    monkeypatch.setattr(lmms_opening, "open_model", lambda name, **settings: reference_a)
     return commands_over(suite_folder, tmp_path, monkeypatch, capsys)
 
 
