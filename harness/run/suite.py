@@ -41,6 +41,9 @@ class Hard:
     random: Interval | None
 
 
+# Most questions of most benchmarks survive a picture of a quarter of its pixels; there every pruner looks good. Part of
+# what is chosen here is luck (an answer right in full by a guess, wrong when shrunk by another), and falls back towards
+# its mean in any third run: so methods are compared with one another and with random choice on the same questions.
 def hard_ids(full: Records, small: Records) -> list[str]:
     """The samples that the full run gets right and the downsampled one wrong, in order. Error rows are neither."""
     return [
