@@ -25,7 +25,7 @@ from harness.models.loading import OpenModel, open_model
 from harness.models.random_weights import open_random
 from harness.records.errors import UsageError
 from harness.records.figures import ERROR, FAILED_BUDGET, OK, Figures
-from harness.records.provenance import current_code, git_state, without_home
+from harness.records.provenance import code_of, family_of, git_state, without_home
 from harness.records.published import NOT_STATED, printings
 from harness.records.records import LatencyRow, ResourceRow, digest
 from harness.request.options import ModelOptions
@@ -176,8 +176,10 @@ class LatencyCell:
     def identity(self, machine_id: str) -> dict[str, Any]:
         """What tells this cell's rows from others: plain JSON, the code and the machine in it."""
         words = {**asdict(self.stage), **asdict(self.scene), "method": self.method, "budget": str(self.budget)}
+        model = self.stage.model
+        family = catalogue.named(model).family if self.stage.random_weights else family_of(model)
         scene = benchmark_of(self.scene, "").name
-        code = current_code(self.method.partition(":")[0], self.stage.model, scene)
+        code = code_of(self.method.partition(":")[0], family, scene) if family else None
         return {**words, "machine_id": machine_id, "code": code or ""}
 
     def key(self, machine_id: str) -> str:

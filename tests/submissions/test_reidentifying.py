@@ -12,7 +12,7 @@ import pytest
 from commands import Command, commands_over
 from hand_submissions import forge
 
-from harness.latency import profiler as profiling
+from harness.integrations.lmms_eval import opening as lmms_opening
 from harness.models.loading import OpenModel
 from harness.records.provenance import GitState, current_code
 from harness.run import runner
@@ -33,7 +33,7 @@ def harness(
     """The command in an empty folder, on eight questions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "git_state", lambda: GitState(None, None))
-    monkeypatch.setattr(profiling, "open_model", lambda name, **settings: reference_a)
+    monkeypatch.setattr(lmms_opening, "open_model", lambda name, **settings: reference_a)
     return commands_over(suite_folder, tmp_path, monkeypatch, capsys)
 
 
