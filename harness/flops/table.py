@@ -1,7 +1,7 @@
 """Exact FLOPs of methods on a model at its real size, without running it and without its weights.
 
 The model is built on the meta device (shapes, no memory), its real processor lays out one prompt, every method plans,
-and harness/measure counts what the plan will run.
+and harness/flops/planned.py counts what the plan will run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the engine asks of a clock; harness/measure has one that measures."""
+"""A clock as the engine needs it; harness/latency/clock.py has one that measures."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The controls that runs are told against, and which random control stands at a run's own hook point."""
+"""The controls that a sweep runs beside its methods: random choice at every hook point, and shapes without a choice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from harness.records.records import RANDOM, Record
+from harness.records.records import RANDOM
 
 # Hook point -> the method that chooses at random there, in the order in which a prompt meets them.
 RANDOM_AT: Mapping[str, str] = {
@@ -14,17 +14,3 @@ RANDOM_AT: Mapping[str, str] = {
     "in-llm": "random_in_llm",
 }
 CONTROLS = (*RANDOM_AT.values(), "grid", "pool", "downsample")
-
-
-def cutting_hook(records: Iterable[Record]) -> str | None:
-    """The first hook point at which tokens went, in any of a run's samples; None where none went, or none is noted.
-
-    A method of several hook points is judged against random choice at this one: `RANDOM_AT[cutting_hook(records)]`.
-    """
-    hooks = {
-        "in-vit" if label == "patches" else label.partition(":")[0]
-        for record in records
-        for label, mask in record.kept.items()
-        if label == "patches" or int(mask, 16).bit_count() < record.full_tokens
-    }
-    return next((hook for hook in RANDOM_AT if hook in hooks), None)

@@ -1,3 +1,5 @@
+"""What a run tells whoever looks on, and how it is asked to stop."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The values that one stage of a run hands to the next: Sample -> Record -> Summary (run_spec.py: RunSpec).
+"""The values that one stage of a run hands to the next: Sample -> Record (run_spec.py: RunSpec; figures.py: Figures).
 
 Plain data from the standard library, so that logs, store and board read them without torch.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """One question. image: whatever the benchmark's `load_image` takes. boxes: target boxes in pixels, x0 y0 x1 y1.
+    """One question. images: what the benchmark finds its images by. boxes: target boxes in pixels, x0 y0 x1 y1.
 
     choices: the options, lettered A, B, C ... in order. answers: all that are accepted, where there are several.
     groups: label -> the group of rows that a metric judges together ("circular": copies of one question).

@@ -30,6 +30,11 @@ def code_hash(files: Iterable[Path], root: Path = ROOT) -> str:
     return hashlib.sha256(b"".join(modules)).hexdigest()[:16]
 
 
+def syntax_hash(path: Path) -> str:
+    """64 hex digits of the sha256 over the syntax of one file alone. Raises OSError, SyntaxError."""
+    return _module(path, stamp_of(path)).digest.hex()
+
+
 def closure(files: Iterable[Path], root: Path = ROOT) -> set[Path]:
     """Some files and those that they import, directly or not, inside functions too: of ours, and a file's neighbours.
 

@@ -27,7 +27,6 @@ SPECIALS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-TOKENIZER_FILE = "tokenizer.json"
 PLAIN_ENGLISH = (
     "what is the number in this picture? describe the image. who are you and what can you see there? "
     "answer with one word. are there any other things on the left or on the right of it? please say which one."

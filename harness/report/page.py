@@ -75,7 +75,8 @@ def _circumstances(group: Group) -> Iterator[Block]:
     yield Table(("", "value"), facts, "circumstances")
     yield Heading("How to reproduce", 3)
     yield Paragraph("No pruning and random choice come with each of these.", "soft")
-    commands = [_words(run) for run in runs if run["method"] not in (FULL, RANDOM)] or [_words(run) for run in runs]
+    named = [run for run in runs if run["method"] not in (FULL, RANDOM)] or runs
+    commands = [command_words(run) for run in named]
     yield Html(tag("pre", tag("code", "\n".join(shlex.join(["harness", *words]) for words in commands))))
 
 
@@ -90,7 +91,7 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _words(run: Row) -> list[str]:
+def command_words(run: Row) -> list[str]:
     """The words after `harness` that make a run."""
     method = f"{run['method']}:{run['preset']}" if run["preset"] else run["method"]
     words = ["run", "--method", method]

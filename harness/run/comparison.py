@@ -1,4 +1,4 @@
-"""What is told of a run: its figures beside those of no pruning and of random choice.
+"""Compare a run with its unpruned and random controls.
 
 `document` is the JSON of `harness run --json`; its keys are a promise, so add and never rename.
 """

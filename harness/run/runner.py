@@ -123,7 +123,7 @@ class Story:
         return read_log(path) if path.exists() else None
 
     def is_done(self, contents: RunContents, timing: Protocol | None = None) -> bool:
-        """Whether nothing is left to answer, nor to time on this machine."""
+        """True if every sample is answered and timed on this machine."""
         return _is_finished(contents) and not self._missing_sessions(contents, timing)
 
     def answer_shard(self, cell: Cell, answerer: Answerer, shard: Shard) -> None:

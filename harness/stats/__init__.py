@@ -5,7 +5,7 @@ Scores lie in [0, 1], one entry per sample, in the same order in every argument;
 samples at all. Intervals are 95 % unless said otherwise.
 """
 
-from harness.stats.fronts import drawn_means, front_probabilities, hypervolume, on_front, rank_intervals
+from harness.stats.fronts import drawn_means, front_probabilities, on_front, rank_intervals
 from harness.stats.intervals import (
     Interval,
     accuracy_interval,
@@ -26,7 +26,6 @@ __all__ = [
     "flips",
     "front_probabilities",
     "holm",
-    "hypervolume",
     "loyalty",
     "mcnemar",
     "minimum_detectable_effect",

@@ -32,20 +32,6 @@ def front_probabilities(draws: ArrayLike, costs: ArrayLike) -> Floats:
     return np.concatenate(parts).mean(axis=0)
 
 
-def hypervolume(values: ArrayLike, costs: ArrayLike, *, value_floor: float, cost_ceiling: float) -> float:
-    """The area that the points dominate, above `value_floor` and left of `cost_ceiling` (the fixed reference point).
-
-    In units of value x cost. Points beyond the reference add nothing. Source: Zitzler and Thiele 1998.
-    """
-    area, best = 0.0, value_floor
-    steps = sorted(zip(np.ravel(costs), np.ravel(values), strict=True))
-    for cost, value in steps:
-        if value > best and cost < cost_ceiling:
-            area += (value - best) * (cost_ceiling - cost)
-            best = value
-    return float(area)
-
-
 RESAMPLES = 10_000
 SEED = 20_250_101  # any fixed number: the same scores must give the same draws
 _CHUNK = 4_000_000  # weights held at once

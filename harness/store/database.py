@@ -63,7 +63,7 @@ class Frames:
 def load(path: str | Path) -> Frames:
     """The runs, samples and latencies of a store. Raises as `Store.query` does, UsageError if there is no such file."""
     if not Path(path).exists():
-        raise UsageError(f"no store at {path}; `harness run --store {path}` makes one")
+        raise UsageError(f"no store at {path}; `harness run --method fastv --store {path}` makes one")
     store = Store(path)
     return Frames(store.runs(), store.query("FROM samples ORDER BY ALL"), store.query("FROM latencies ORDER BY ALL"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,6 +13,7 @@ from harness.records.errors import CorruptLog, UnknownRun
 from harness.records.figures import FAILED_BUDGET, INFEASIBLE, OK, PARTIAL
 from harness.records.provenance import method_file
 from harness.records.records import BLIND, FULL, RANDOM
+from harness.report.page import command_words
 from harness.store.log_reader import RunContents, read_log
 from harness.store.lookup import Row, name_of, named, newest, rows_of
 from harness.submissions.run_checks import CELL, RANDOM_WEIGHTS
@@ -139,7 +141,7 @@ def _faults(row: Row) -> Iterator[str]:
         yield "its model has random weights: its answers mean nothing"
     if row["model"].startswith(("/", "~", ".")):
         yield f"its model lies in a folder of yours, {row['model']}; run it by its hub id, so that others can"
-    if row["stale"] is None:
+    if row["stale"] is None and method_file(method) is None:
         yield f"the file of {method} is not here; submit it from the folder where you ran it"
     elif row["stale"]:
         yield f"it is stale: the code that gives answers, or the file of {method}, changed since; {_again(row)}"
@@ -158,7 +160,7 @@ def _log_fault(contents: RunContents | None) -> str | None:
 
 
 def _again(row: Row) -> str:
-    return f"type again: harness run --method {row['method']} --budget {row['budget']}"
+    return f"type again: {shlex.join(['harness', *command_words({**row, 'sample_limit': None})])}"
 
 
 def source_of(method: str) -> bytes:

@@ -230,7 +230,6 @@ def differences(stated: Record, here: Record, other_code: bool) -> Iterator[str]
 
 
 def _spelled(record: Record) -> str:
-
     flops = record.flops.get("total")
     cost = f", {flops / 1e9:.3f} GFLOPs" if flops else ""
     return f"{spell_counts(record.entering) or 'no'} visual tokens a layer of {record.full_tokens}{cost}"

@@ -1,4 +1,4 @@
-"""Those who do the tasks of a sweep: this process itself, or worker processes on this machine.
+"""Workers of a sweep: this process, or worker processes on this machine.
 
 Every engine offers the same few verbs, and whoever dies is replaced: the task comes back as lost, its log goes on.
 """

@@ -37,7 +37,7 @@ def blocks() -> Iterator[Block]:
         "harness submit fastv:50%\nharness validate results/submissions\nharness verify results/submissions/BATCH"
     )
     yield Heading("Results of other tools")
-    yield Code("harness import results.json")
+    yield Code("harness import lmms-eval logs\nharness import vlmevalkit outputs")
     yield Paragraph("Scores of lmms-eval and VLMEvalKit are listed as self-reported: nobody measured their budget.")
     yield Heading("What is ranked")
     yield Prose(

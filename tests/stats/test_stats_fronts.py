@@ -10,7 +10,6 @@ from harness.stats import (
     drawn_means,
     flips,
     front_probabilities,
-    hypervolume,
     loyalty,
     on_front,
     rank_intervals,
@@ -79,19 +78,3 @@ def test_front_probabilities_are_shares_of_draws():
     draws = [[0.5, 0.6], [0.5, 0.6], [0.5, 0.5], [0.5, 0.7]]
     assert front_probabilities(draws, [1, 2]).tolist() == [1, 0.75]
     assert front_probabilities(draws, [[1, 2], [1, 2], [2, 1], [3, 3]]).tolist() == [0.5, 1]
-
-
-def test_the_hypervolume_by_hand():
-    """Reference: value 0, cost 10. Point (value 3, cost 4): 3 x 6 = 18; (5, 8) adds 2 x 2; the others add nothing."""
-    found = hypervolume([3, 5, 2, 9, -1], [4, 8, 5, 11, 1], value_floor=0, cost_ceiling=10)
-    assert found == 22
-    assert hypervolume([], [], value_floor=0, cost_ceiling=10) == 0
-
-
-def test_the_hypervolume_is_the_share_of_the_square_that_is_dominated():
-    random = np.random.default_rng(2)
-    values, costs = random.random(6), random.random(6)
-    grid = (np.arange(400) + 0.5) / 400
-    beaten = (values[:, None, None] >= grid[:, None]) & (costs[:, None, None] <= grid[None, :])
-    found = hypervolume(values, costs, value_floor=0, cost_ceiling=1)
-    assert found == pytest.approx(beaten.any(axis=0).mean(), abs=0.005)

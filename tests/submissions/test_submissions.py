@@ -135,6 +135,13 @@ def test_a_run_is_refused_with_the_reason(case: str, store: Store, benchmark: Be
     assert chosen == [] and why in refused.why
 
 
+def test_a_model_of_no_known_family_is_not_taken_for_a_missing_method(store: Store, benchmark: Benchmark):
+    run = replace(spec_of(benchmark, "grid"), model="org/finetune")
+    put(store, benchmark, run, [True] * 8, spec_of(benchmark, "full"))
+    _, (refused,) = choose(store, [run.run_id])
+    assert "is not here" not in refused.why and "unpruned run" in refused.why
+
+
 def test_a_run_that_went_on_at_a_later_commit_names_both(store: Store, results: Path, benchmark: Benchmark):
     run, later = spec_of(benchmark, "grid"), "f" * 40  # as when latency is measured a day after the answers
     put(store, benchmark, run, [True] * 8, spec_of(benchmark, "full"))

@@ -34,6 +34,7 @@ from harness.records.errors import (
     nearest,
 )
 from harness.records.records import Record, Sample, digest, sample_seed
+from harness.records.syntax import syntax_hash
 from harness.request.opening import Bench, Cell
 from harness.run.accuracy import Answer, Generation
 
@@ -228,7 +229,7 @@ def _revision(theirs: Any, count: int) -> str:
             "config": _config(theirs),
             "prompt": json.dumps(_in_force(theirs.lmms_eval_specific_kwargs), sort_keys=True, default=str),
             "code": [_sha(file) for file in _files(_callables(vars(theirs.config)))],
-            "answering": [_sha(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING],
+            "answering": [syntax_hash(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING],
         }
     )
 
