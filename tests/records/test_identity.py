@@ -230,6 +230,7 @@ def test_the_hash_is_of_the_set_of_modules(tmp_path: Path):
 OPENS = {  # executed and yet in no identity
     "harness/request/opening.py": "opens: names, and cells of what is open",
     "harness/request/request.py": "words of the command into the identity itself",
+    "harness/request/options.py": "words of the command, checked; what answering takes of them is in the identity",
     "harness/records/provenance.py": "the identity", "harness/records/syntax.py": "the identity",
     "harness/models/registry.py": "name -> folder or hub id; the revision is in the identity",
     "harness/models/catalogue.py": "short name -> hub id",
