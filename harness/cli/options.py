@@ -35,7 +35,7 @@ def flag(kind: type[RunOptions], name: str) -> Any:
 
 
 def _is_list(hint: Any) -> bool:
-    """Whether the field is a tuple, which is written A,B."""
+    """True for a tuple, which is written A,B."""
     return get_origin(hint) is tuple
 
 

@@ -95,7 +95,7 @@ def by_hook(spent: Iterable[Spent]) -> list[Spent]:
 
 
 def _declared(pruner: Pruner, view: View, decision: Any) -> int:
-    """What the harness notes for a decision: see `Pass._note`."""
+    """FLOPs that the method declares for a decision, as `Pass._note` records them."""
     if decision is None:
         return 0
     if isinstance(decision, Selection):
@@ -107,7 +107,7 @@ def _declared(pruner: Pruner, view: View, decision: Any) -> int:
 
 
 def _counted(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call returns, and the FLOPs of its products."""
+    """The result of a call, and the FLOPs of its products."""
     with FlopCounterMode(display=False, custom_mapping=_PRODUCTS_OF_VECTORS) as counter:
         result = call()
     return result, counter.get_total_flops()

@@ -55,7 +55,7 @@ class Tower:
         return tuple((1, units) for _, _, units in self.shape.tiles) if self.shape.tiles else self.shape.grids
 
     def entering(self) -> Rows:
-        """What enters the first block where no pixels were chosen: the padding of tiles too, which no unit stands for.
+        """Rows of the first block where no pixels were chosen: the padding of tiles too, which no unit stands for.
 
         Tiles are of one patch a unit, so that padding can be counted in units; the first cut ends it.
         """

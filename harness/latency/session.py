@@ -130,7 +130,7 @@ def _session(request: Request, protocol: Protocol, foreign: Foreign, stop: Stop)
 
 
 def in_fresh_process(work: Callable[[Stop], Iterable[T]], stop: Stop) -> Iterator[T]:
-    """What `work` gives, as it comes, from a process of its own, where it is never told to stop.
+    """Yield the results of `work` as they come, from a process of its own, where it is never told to stop.
 
     work: anything that can be pickled. Raises Interrupted when told to stop, the HarnessError that ended the work, or
     one that says that the process died.

@@ -56,7 +56,7 @@ class Pass:
         return self.family.model.get_input_embeddings()(inputs.question_ids)
 
     def view(self, site: Site, inputs: Inputs, hidden: Tensor, rows: Rows, signals: Mapping[Signal, Tensor]) -> View:
-        """What the pruner sees at a site of the plan."""
+        """View of the pruner at a site of the plan."""
         at = planned_site(site, self.plan, self.pruner, inputs.shape)
         image, unit, kind, size = rows
         return View(

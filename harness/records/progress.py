@@ -1,4 +1,4 @@
-"""What a run tells whoever looks on, and how it is asked to stop."""
+"""Progress of a run, as callbacks, and the question whether to stop."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def closure(files: Iterable[Path], root: Path = ROOT) -> set[Path]:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when a file does; cached readings are keyed by it."""
+    """Modification time (ns) and size of a file, the key of its cached reading."""
     facts = path.stat()
     return facts.st_mtime_ns, facts.st_size
 

@@ -68,7 +68,7 @@ class Bench:
         return Cell(request, None if request.is_full else pruner, spec)
 
     def open(self, cell: Cell) -> OpenRun:
-        """What answering and timing a cell need."""
+        """Open a cell for answering and timing."""
         return OpenRun(self, cell.pruner, cell.request.budget, cell.request.seed)
 
     def judged(self, records: Mapping[str, Record], folder: Path) -> tuple[dict[str, Record], dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What was added to a batch after its submission: verifications, notes of code and retirements, against its rows.
+"""Check later additions to a batch against its rows: verifications, notes of code and retirements.
 
 The questions of a note are drawn by its seed, so that nobody can choose them; `drawn_ids` says how.
 """

@@ -114,7 +114,7 @@ def read(results: Path, tell: Callable[[str], object] = warnings.warn) -> Submis
 
 
 class _Staleness:
-    """Whether today's code is known to give a run's answers; each method, model and benchmark asked once."""
+    """Staleness of runs against today's code; each method, model and benchmark is looked up once."""
 
     def __init__(self) -> None:
         self._today = cache(current_code)

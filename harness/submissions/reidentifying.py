@@ -43,7 +43,7 @@ from methods.base import PruningError
 
 @dataclass(frozen=True)
 class Reidentified:
-    """What today's code answered of a run. path: the file that says so; differences: a sentence for each."""
+    """Answers of today's code to questions of a run. path: the file that says so; differences: a sentence for each."""
 
     run_id: str
     name: str

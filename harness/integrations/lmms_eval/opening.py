@@ -83,7 +83,7 @@ def open_any_model(name: str, *, image_backend: str = "pil", **settings: str) ->
 
 
 def is_wrapped(image_backend: str) -> bool:
-    """Whether an image backend is a model class of lmms-eval's."""
+    """True if an image backend is a model class of lmms-eval's."""
     return image_backend.partition(":")[0] == WRAP
 
 

@@ -42,7 +42,7 @@ class Answered(lmms):
 
 
 def evaluate(task: Task, records: Mapping[str, Record], folder: Path) -> Mapping[str, Any]:
-    """What `simple_evaluate` says of a run. folder: where scoring may write files for a test server.
+    """Results of `simple_evaluate` for a run. folder: where scoring may write files for a test server.
 
     One evaluation holds one task and one run, since scoring may keep counts in its module (OCRBench does).
     """

@@ -102,7 +102,7 @@ def flops(subject: Subject) -> str:
 
 
 def costs(subject: Subject) -> str:
-    """What the method declares of its own maths is what is counted, call by call."""
+    """Compare the FLOPs that the method declares with the counted ones, call by call."""
     family, spent = subject.engine(torch.float32).family, list[Spent]()
     pruner = counting(subject.pruner, family.info, spent)
     engine = Engine(family, pruner, adapter_of(subject.pruner, family))
